@@ -1,0 +1,1 @@
+"""Alembic migrations: one environment, one version directory per context."""
