@@ -407,7 +407,7 @@ class Turn(_message.Message):
     """The session's status after this turn."""
     @_builtins.property
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What was degraded, the worst first: plan, bank, prepared, judge."""
+        """What was degraded, the worst first: plan, bank, prepared."""
 
     @_builtins.property
     def timing(self) -> Global___Timing:

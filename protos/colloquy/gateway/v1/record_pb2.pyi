@@ -226,15 +226,18 @@ class TurnRecord(_message.Message):
     CLOSING_TEXT_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
     COMMITTED_BY_FIELD_NUMBER: _builtins.int
+    SCORED_FIELD_NUMBER: _builtins.int
     final: _builtins.bool
     """Whether the turn closed the session."""
     closing_text: _builtins.str
     """The words that close the interview, for a turn without a plan."""
     committed_by: _builtins.str
     """How the turn came to be committed: owner, takeover, repair."""
+    scored: _builtins.bool
+    """Whether the answer had its score when the commit was sent; otherwise it is scored later."""
     @_builtins.property
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What was degraded, the worst first: plan, bank, prepared, judge."""
+        """What was degraded, the worst first: plan, bank, prepared."""
 
     @_builtins.property
     def timing(self) -> _gateway_pb2.Timing:
@@ -263,10 +266,11 @@ class TurnRecord(_message.Message):
         closing_text: _builtins.str = ...,
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         committed_by: _builtins.str = ...,
+        scored: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing_text", b"closing_text", "committed_by", b"committed_by", "degraded", b"degraded", "final", b"final", "next_items", b"next_items", "timing", b"timing", "usage", b"usage", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing_text", b"closing_text", "committed_by", b"committed_by", "degraded", b"degraded", "final", b"final", "next_items", b"next_items", "scored", b"scored", "timing", b"timing", "usage", b"usage", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
