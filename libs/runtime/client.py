@@ -1,0 +1,112 @@
+"""Calls to other services: always a deadline, the same typed errors as in process, cancelled when nobody listens.
+
+A thin function over a stub's method: gRPC's own client interceptors cost two tasks a call.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import TypeVar
+
+import grpc
+
+from libs.runtime import context, status
+from libs.runtime.errors import DeadlineExceeded, Unavailable
+
+DEFAULT_CAP_MS = 150
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+
+# Every RPC of ours is idempotent by its request id, so a connection that broke under a call is worth another try, once
+# a replica that answers is found; a servicer's own UNAVAILABLE says not to (see status.trailers).
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": ""},
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.02s",
+                "maxBackoff": "0.2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
+_OPTIONS = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+)
+
+
+def open_channel(target: str) -> grpc.aio.Channel:
+    """A channel for the process's life, one for each target; `await channel.close()` when draining.
+
+    Args:
+        target: a gRPC target. Where it names many addresses, calls go round them, past those that are not SERVING.
+    """
+    return grpc.aio.insecure_channel(target, options=_OPTIONS)
+
+
+async def call(
+    method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request, cap_ms: float = DEFAULT_CAP_MS
+) -> _Response:
+    """Call a stub's unary method, within the smaller of `cap_ms` and what is left of the served call's deadline.
+
+    Raises:
+        ColloquyError: the subclass that the server raised; Unavailable or DeadlineExceeded where it did not answer.
+    """
+    rpc = method(request, timeout=_timeout_seconds(cap_ms), metadata=_metadata())
+    try:
+        return await rpc
+    except grpc.aio.AioRpcError as failure:
+        raise status.decode(failure) from failure
+    except asyncio.CancelledError:
+        raise _unless_cancelled() from None
+
+
+async def stream(
+    method: "grpc.aio.UnaryStreamMultiCallable[_Request, _Response]", request: _Request, cap_ms: float
+) -> AsyncGenerator[_Response, None]:
+    """Iterate over a stub's server stream, like `call`; leaving early cancels the stream at the server.
+
+    `break` cancels at once in CPython. Where it must not depend on that, use `contextlib.aclosing`.
+    """
+    rpc = method(request, timeout=_timeout_seconds(cap_ms), metadata=_metadata())
+    try:
+        async for message in rpc:
+            yield message
+    except grpc.aio.AioRpcError as failure:
+        raise status.decode(failure) from failure
+    except asyncio.CancelledError:
+        raise _unless_cancelled() from None
+    finally:
+        rpc.cancel()
+
+
+def _timeout_seconds(cap_ms: float) -> float:
+    left_ms = context.remaining_ms()
+    if left_ms is not None and left_ms < cap_ms:
+        cap_ms = left_ms
+    if cap_ms <= 0:
+        raise DeadlineExceeded
+    return cap_ms / 1000
+
+
+def _metadata() -> tuple[tuple[str, str], ...]:
+    call = context.current()
+    return call.outgoing() if call else ()
+
+
+def _unless_cancelled() -> BaseException:
+    """What a CancelledError means: ours where this task is being cancelled, else the call was cut under us."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return Unavailable()

@@ -1,0 +1,109 @@
+"""Configuration from the environment: read once in `__main__`, everything wrong reported at once, then passed in.
+
+Every variable has a `_FILE` twin that names a file holding its value (for secrets mounted by an orchestrator). An
+empty value counts as unset. No other module reads `os.environ`.
+"""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+Address = tuple[str, int]
+_T = TypeVar("_T")
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; `problems` are sentences, one for each variable at fault."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class Env:
+    """A reader that goes on after a problem, so that `check()` can report them all.
+
+    A default of None makes a variable required. Until `check()` has passed, returned values may be placeholders.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._problems: list[str] = []
+
+    def check(self) -> None:
+        """Raises ConfigError if anything read so far was missing or wrong."""
+        if self._problems:
+            raise ConfigError(self._problems)
+
+    def text(self, name: str, default: str | None = None, *, otherwise: str = "") -> str:
+        """The value of `name`, else of the more general variable `otherwise`, else the default."""
+        value = self._raw(name) or (self._raw(otherwise) if otherwise else "")
+        if value:
+            return value
+        if default is None:
+            self._problems.append(f"{name} is not set" + (f" (nor {otherwise})" if otherwise else ""))
+        return default or ""
+
+    def secret(self, name: str, default: str | None = None, *, otherwise: str = "") -> str:
+        """Like `text`; marks, where it is read, a value that must never be printed (a key, a DSN)."""
+        return self.text(name, default, otherwise=otherwise)
+
+    def integer(self, name: str, default: int | None = None, *, minimum: int = 0) -> int:
+        value = self.text(name, None if default is None else str(default))
+        try:
+            number = int(value) if value else minimum
+        except ValueError:
+            return self._wrong(name, f"must be a whole number, not {value!r}", minimum)
+        return number if number >= minimum else self._wrong(name, f"must be at least {minimum}, not {number}", minimum)
+
+    def choice(self, name: str, choices: Sequence[str], default: str | None = None) -> str:
+        value = self.text(name, default)
+        if value and value not in choices:
+            return self._wrong(name, f"must be one of {', '.join(choices)}, not {value!r}", choices[0])
+        return value
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        value = self.text(name, "1" if default else "0").lower()
+        if value not in _TRUE | _FALSE:
+            return self._wrong(name, f"must be 1 or 0, not {value!r}", default)
+        return value in _TRUE
+
+    def listen(self, name: str, default: str) -> Address:
+        """A `host:port` to listen on; anything but loopback needs COLLOQUY_INSECURE_LISTEN=1, as there is no TLS."""
+        value = self.text(name, default)
+        host, _, port = value.rpartition(":")
+        host = host.strip("[]")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            return self._wrong(name, f"must be host:port, not {value!r}", ("127.0.0.1", 0))
+        if not _is_loopback(host) and self._raw("COLLOQUY_INSECURE_LISTEN").lower() not in _TRUE:
+            problem = f"is {value}, not a loopback address: set COLLOQUY_INSECURE_LISTEN=1 if a proxy has the TLS"
+            return self._wrong(name, problem, ("127.0.0.1", 0))
+        return host, int(port)
+
+    def _raw(self, name: str) -> str:
+        value, path = self._variables.get(name, ""), self._variables.get(f"{name}_FILE", "")
+        if not path:
+            return value
+        if value:
+            return self._wrong(name, f"and {name}_FILE are both set", "")
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeError) as error:
+            return self._wrong(f"{name}_FILE", f"cannot be read: {path}: {error.__class__.__name__}", "")
+
+    def _wrong(self, name: str, problem: str, placeholder: _T) -> _T:
+        self._problems.append(f"{name} {problem}")
+        return placeholder
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,138 @@
+"""Everything that happens around a servicer's method, in one layer: who asked and until when, what went wrong, and the
+metric and the log line it leaves.
+
+Handlers are wrapped once, when they are registered; a `grpc.aio.ServerInterceptor` would be asked again for every
+call, through two more coroutines. A servicer's method is a coroutine function, or for a stream an async generator
+function, and raises `ColloquyError`s. Any other exception reaches the client as INTERNAL, its text only our log.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from time import perf_counter
+from typing import Any, NoReturn, TypeAlias, TypeVar
+
+import grpc
+from prometheus_client import Histogram
+
+from libs.runtime import context, status, telemetry
+from libs.runtime.errors import ColloquyError, Internal, Unimplemented
+
+RPC_SECONDS = telemetry.histogram(
+    "rpc_server_seconds", "From a request's arrival to its status.", telemetry.RPC_EDGES, ("method", "code")
+)
+_LEVELS = {
+    "INTERNAL": logging.ERROR,
+    "UNAVAILABLE": logging.WARNING,
+    "DEADLINE_EXCEEDED": logging.WARNING,
+    "CANCELLED": logging.WARNING,
+}
+_CAUSE_CHARS = 300
+
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
+# Generic in the type stubs only.
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+
+def wrap(method: str, handler: _Handler) -> _Handler:
+    """The handler to register in place of the one that generated code made.
+
+    Args:
+        method: `package.Service/Method`, the value of the metric's label and of the log line's `rpc`.
+
+    Raises:
+        TypeError: the request is a stream, which no contract of ours has.
+    """
+    behaviour: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
+    if handler.request_streaming or behaviour is None:
+        raise TypeError(f"{method}: requests are not streams here")
+    served = _Served(method)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            served.stream(behaviour), handler.request_deserializer, handler.response_serializer
+        )
+    return grpc.unary_unary_rpc_method_handler(
+        served.unary(behaviour), handler.request_deserializer, handler.response_serializer
+    )
+
+
+class _Served:
+    """One method's surroundings, with its metric's children at hand."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._seconds: dict[str, Histogram] = {}
+
+    def unary(
+        self, behaviour: Callable[[_Request, _Context], Awaitable[_Response]]
+    ) -> Callable[[_Request, _Context], Awaitable[_Response]]:
+        async def serve(request: _Request, rpc: _Context) -> _Response:
+            started = perf_counter()
+            call = self._begin(rpc)
+            try:
+                response = await behaviour(request, rpc)
+            except (Exception, asyncio.CancelledError) as raised:
+                await self._fail(raised, rpc, call, started)
+            self._finish(call, started, "OK", {})
+            return response
+
+        return serve
+
+    def stream(
+        self, behaviour: Callable[[_Request, _Context], AsyncGenerator[_Response, None]]
+    ) -> Callable[[_Request, _Context], Awaitable[None]]:
+        async def serve(request: _Request, rpc: _Context) -> None:
+            started = perf_counter()
+            call = self._begin(rpc)
+            try:
+                async with aclosing(behaviour(request, rpc)) as messages:
+                    async for message in messages:
+                        await rpc.write(message)
+            except (Exception, asyncio.CancelledError) as raised:
+                await self._fail(raised, rpc, call, started)
+            self._finish(call, started, "OK", {})
+
+        return serve
+
+    def _begin(self, rpc: _Context) -> context.Call:
+        left = rpc.time_remaining()
+        metadata: Any = rpc.invocation_metadata()  # a tuple of pairs, whatever the stub says
+        return context.begin(dict(metadata), budget_ms=None if left is None else left * 1000, rpc=self._method)
+
+    async def _fail(self, raised: BaseException, rpc: _Context, call: context.Call, started: float) -> NoReturn:
+        if isinstance(raised, asyncio.CancelledError) and _caller_has_gone(rpc):
+            late = context.remaining_ms() == 0
+            self._finish(call, started, "DEADLINE_EXCEEDED" if late else "CANCELLED", {})
+            raise raised
+        error = _typed(raised)
+        code = status.CODES[error.reason]
+        fields: dict[str, object] = {"reason": error.reason.value}
+        if isinstance(error, Internal):
+            fields["exception"] = telemetry.traceback_text(raised)
+        elif error.__cause__:
+            fields["cause"] = f"{type(error.__cause__).__name__}: {error.__cause__}"[:_CAUSE_CHARS]
+        self._finish(call, started, code.name, fields)
+        await rpc.abort(code, error.detail, status.trailers(error))
+
+    def _finish(self, call: context.Call, started: float, code: str, fields: dict[str, object]) -> None:
+        seconds = perf_counter() - started
+        child = self._seconds.get(code)
+        if child is None:
+            child = self._seconds[code] = RPC_SECONDS.labels(self._method, code)
+        child.observe(seconds)
+        telemetry.log_rpc(call, code, seconds * 1000, _LEVELS.get(code, logging.INFO), fields)
+
+
+def _caller_has_gone(rpc: _Context) -> bool:
+    """Whether a CancelledError is the caller's. One from an inner task or call, let through, would hang the caller."""
+    task = asyncio.current_task()
+    return rpc.done() or (task is not None and task.cancelling() > 0)
+
+
+def _typed(raised: BaseException) -> ColloquyError:
+    if isinstance(raised, ColloquyError):
+        return raised
+    return Unimplemented() if isinstance(raised, NotImplementedError) else Internal()

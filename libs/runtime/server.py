@@ -1,0 +1,297 @@
+"""The life of a service's process: bind, become ready, serve, and leave without losing a call.
+
+A service's `__main__` is one straight line:
+
+    async def main(env: Env) -> None:
+        listen = env.listen("COLLOQUY_HISTORY_LISTEN", "127.0.0.1:50052")
+        metrics = env.listen("COLLOQUY_HISTORY_METRICS_LISTEN", "127.0.0.1:9473")
+        dsn = env.secret("COLLOQUY_HISTORY_DATABASE_URL", otherwise="COLLOQUY_DATABASE_URL")
+        level = env.choice("COLLOQUY_LOG_LEVEL", LEVELS, "info")
+        env.check()
+        telemetry.configure("history", level)
+        database = Database(dsn, "history")
+        servicer = HistoryServicer(UseCases(Store(database)))
+        server = Server("history", listen, [partial(add_HistoryServiceServicer_to_server, servicer)], ready=...)
+        await serve(server, metrics, closing=[database.close])
+
+    if __name__ == "__main__":
+        raise SystemExit(run(main(Env(os.environ))))
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from libs.runtime import context, interceptor, telemetry
+from libs.runtime.config import Address, ConfigError
+
+LEVELS = ("debug", "info", "warning", "error")
+BIND_RETRY_SECONDS = 2.0
+NOT_SERVING_SECONDS = 0.5
+GRACE_SECONDS = 20.0  # above the longest turn, a chat's 15 s
+READINESS_PERIOD_SECONDS = 1.0
+MAX_REQUEST_BYTES = 256 * 1024
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the port would steal calls silently
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+_Handlers: TypeAlias = "Mapping[str, grpc.RpcMethodHandler[Any, Any]]"
+Register = Callable[[grpc.aio.Server], None]
+Readiness = Callable[[], Awaitable[bool]]
+
+
+class StartError(Exception):
+    """The process cannot start; the text tells the operator what to look for."""
+
+
+class Background:
+    """Tasks that outlive the call which started them; a drain waits for them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str, budget_ms: float | None = None) -> asyncio.Task[Any]:
+        """Run `work` without the caller's cancel or deadline; `budget_ms` becomes the deadline of its own calls.
+
+        The caller's ids stay on its log lines. A failure that nobody awaits is logged.
+        """
+        with context.detach(budget_ms):
+            task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for all tasks, also those started meanwhile; after `seconds` cancel what is left."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._tasks and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            telemetry.logger().error("background_task_failed", task=task.get_name(), exc_info=error)
+
+
+class Health(health_pb2_grpc.HealthServicer):
+    """grpc.health.v1 for "" and each service of the process. Unlike grpcio's own, its watches end with the drain,
+    which would otherwise wait its whole grace for them."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = frozenset(names)
+        self._closed = False
+        self._changed = asyncio.Event()
+        self.serving = False
+
+    def set(self, serving: bool) -> None:
+        if serving != self.serving:
+            self.serving = serving
+            self._wake()
+
+    def end_watches(self) -> None:
+        self._closed = True
+        self._wake()
+
+    async def Check(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, rpc: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._names:
+            await rpc.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+        return health_pb2.HealthCheckResponse(status=self._status(request.service))
+
+    async def Watch(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, rpc: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> None:
+        sent = None
+        while not self._closed:
+            changed, current = self._changed, self._status(request.service)
+            if current != sent:
+                await rpc.write(health_pb2.HealthCheckResponse(status=current))
+                sent = current
+            await changed.wait()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    def _status(self, service: str) -> int:
+        if service not in self._names:
+            return health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        return health_pb2.HealthCheckResponse.SERVING if self.serving else health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class _Registrar:
+    """Stands where generated code expects a server, and keeps what it registers, wrapped."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, _Handlers] = {}
+
+    def add_generic_rpc_handlers(self, _: object) -> None:
+        """Generated code offers each handler twice; the other offer names the service."""
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: _Handlers) -> None:
+        self.handlers[service_name] = {
+            name: interceptor.wrap(f"{service_name}/{name}", handler) for name, handler in method_handlers.items()
+        }
+
+
+async def _always_ready() -> bool:
+    return True
+
+
+class Server:
+    """A gRPC server with health, reflection and a drain that loses no call.
+
+    Args:
+        service: the context's name, for logs.
+        listen: host and port; port 0 takes a free one, found in `port` after `start`.
+        register: generated `add_..._to_server` functions with their servicer bound (functools.partial).
+        ready: asked about once a second; NOT_SERVING while it says no or raises. It must not take long.
+        background: tasks that the drain awaits after the last call has ended.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        listen: Address,
+        register: Sequence[Register],
+        ready: Readiness = _always_ready,
+        background: Background | None = None,
+    ) -> None:
+        self._service, self._listen, self._register, self._ready = service, listen, register, ready
+        self.background = background or Background()
+        self.port = listen[1]
+
+    async def start(self) -> None:
+        """Bind and serve. Raises StartError where the port stays taken for two seconds."""
+        registrar = _Registrar()
+        for register in self._register:
+            register(cast(grpc.aio.Server, registrar))
+        self.health = Health(["", *registrar.handlers])
+        self._server = await self._bind(registrar)
+        await self._server.start()
+        await self._poll_once()
+        self._poll = asyncio.create_task(self._poll_readiness(), name="readiness")
+
+    async def drain(self) -> None:
+        """NOT_SERVING, half a second for clients to see it, then end: calls in flight first, background tasks next."""
+        self._poll.cancel()
+        self.health.set(False)
+        await asyncio.sleep(NOT_SERVING_SECONDS)
+        self.health.end_watches()
+        await self._server.stop(GRACE_SECONDS)
+        await self.background.drain(GRACE_SECONDS)
+
+    async def _bind(self, registrar: _Registrar) -> grpc.aio.Server:
+        host, port = self._listen
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + BIND_RETRY_SECONDS
+        while True:
+            server = grpc.aio.server(options=_OPTIONS)
+            for service, handlers in registrar.handlers.items():
+                server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, dict(handlers))])
+                server.add_registered_method_handlers(service, handlers)
+            health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+            names = [*registrar.handlers, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+            reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+            try:
+                self.port = server.add_insecure_port(address)
+            except RuntimeError:
+                if loop.time() >= give_up:
+                    raise StartError(busy(address)) from None
+                await asyncio.sleep(0.1)
+            else:
+                return server
+
+    async def _poll_once(self) -> None:
+        try:
+            ready = await self._ready()
+        except Exception as error:
+            ready = False
+            telemetry.logger().warning("not_ready", cause=type(error).__name__)
+        if ready != self.health.serving:
+            telemetry.logger().info("readiness", ready=ready)
+        self.health.set(ready)
+
+    async def _poll_readiness(self) -> None:
+        while True:
+            await asyncio.sleep(READINESS_PERIOD_SECONDS)
+            await self._poll_once()
+
+
+def busy(address: str) -> str:
+    """What to tell the operator about an address that cannot be bound."""
+    port = address.rpartition(":")[2]
+    return f"cannot listen on {address}: another process has the port; `ss -ltnp 'sport = :{port}'` names it"
+
+
+async def serve(
+    server: Server, metrics_listen: Address, closing: Sequence[Callable[[], Awaitable[object]]] = ()
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and close what is given, in that order.
+
+    Raises:
+        StartError: a port is taken.
+    """
+    stop = stop_signal()
+    metrics = telemetry.MetricsServer(metrics_listen, lambda: server.health.serving)
+    await server.start()
+    try:
+        await metrics.start()
+    except OSError as error:
+        raise StartError(busy(f"{metrics_listen[0]}:{metrics_listen[1]}")) from error
+    telemetry.logger().info("serving", port=server.port, metrics_port=metrics.port)
+    await stop.wait()
+    telemetry.logger().info("draining")
+    await server.drain()
+    for close in closing:
+        await close()
+    await metrics.stop()
+    telemetry.logger().info("stopped")
+
+
+def stop_signal() -> asyncio.Event:
+    """An event that SIGTERM or SIGINT sets."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def run(main: Coroutine[Any, Any, None]) -> int:
+    """Run a service on uvloop (asyncio where there is none) to its exit code; what keeps it from starting is one line
+    for each problem on stderr, and 1."""
+    try:
+        if sys.platform == "win32":
+            asyncio.run(main)
+        else:
+            import uvloop
+
+            uvloop.run(main)
+    except ConfigError as error:
+        return _refuse(error.problems)
+    except StartError as error:
+        return _refuse([str(error)])
+    return 0
+
+
+def _refuse(problems: Sequence[str]) -> int:
+    telemetry.flush()
+    sys.stderr.write("".join(f"colloquy: {problem}\n" for problem in problems))
+    return 1
