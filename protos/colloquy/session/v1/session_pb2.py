@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!colloquy/session/v1/session.proto\x12\x13\x63olloquy.session.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x06Viewer\x12\x10\n\x08owner_id\x18\x01 \x01(\t\x12\x11\n\tany_owner\x18\x02 \x01(\x08\x12\'\n\x04kind\x18\x03 \x01(\x0e\x32\x19.colloquy.session.v1.Kind\"\x84\x05\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08owner_id\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\'\n\x04kind\x18\x04 \x01(\x0e\x32\x19.colloquy.session.v1.Kind\x12+\n\x06status\x18\x05 \x01(\x0e\x32\x1b.colloquy.session.v1.Status\x12\x13\n\x0b\x61pplied_seq\x18\x06 \x01(\x03\x12\x13\n\x0bhead_digest\x18\x07 \x01(\x0c\x12\x0c\n\x04plan\x18\x08 \x01(\t\x12<\n\x08versions\x18\t \x03(\x0b\x32*.colloquy.session.v1.Session.VersionsEntry\x12\x16\n\x0e\x63\x61ndidate_name\x18\n \x01(\t\x12<\n\x08metadata\x18\x0b \x03(\x0b\x32*.colloquy.session.v1.Session.MetadataEntry\x12\x11\n\tmax_turns\x18\x0c \x01(\x05\x12\x15\n\rprompt_tokens\x18\r \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x0e \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x0f \x01(\x03\x12.\n\ncreated_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x14\x43reateSessionRequest\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.colloquy.session.v1.Session\"F\n\x15\x43reateSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.colloquy.session.v1.Session\"\x8c\x01\n\x0b\x41ppliedTurn\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x17\n\x0fprevious_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x06 \x01(\x03\"\xa4\x01\n\x0cSessionTurns\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12/\n\x05turns\x18\x02 \x03(\x0b\x32 .colloquy.session.v1.AppliedTurn\x12\x10\n\x08last_seq\x18\x03 \x01(\x03\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12-\n\tsealed_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"H\n\x11\x41pplyTurnsRequest\x12\x33\n\x08sessions\x18\x01 \x03(\x0b\x32!.colloquy.session.v1.SessionTurns\"\xf9\x02\n\x12\x41pplyTurnsResponse\x12?\n\x07results\x18\x01 \x03(\x0b\x32..colloquy.session.v1.ApplyTurnsResponse.Result\x1a\x86\x01\n\x06Result\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12@\n\x07outcome\x18\x02 \x01(\x0e\x32/.colloquy.session.v1.ApplyTurnsResponse.Outcome\x12\x13\n\x0b\x61pplied_seq\x18\x03 \x01(\x03\x12\x11\n\tcompleted\x18\x04 \x01(\x08\"\x98\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x0f\n\x0bOUTCOME_GAP\x10\x03\x12\x12\n\x0eOUTCOME_ABSENT\x10\x04\x12\x14\n\x10OUTCOME_DIVERGED\x10\x05\x12\x12\n\x0eOUTCOME_ERASED\x10\x06\"T\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x06viewer\x18\x02 \x01(\x0b\x32\x1b.colloquy.session.v1.Viewer\"C\n\x12GetSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.colloquy.session.v1.Session\"i\n\x13ListSessionsRequest\x12+\n\x06viewer\x18\x01 \x01(\x0b\x32\x1b.colloquy.session.v1.Viewer\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x14ListSessionsResponse\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x1c.colloquy.session.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13\x45raseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x16\n\x14\x45raseSessionResponse*\xa1\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x02\x12\x1a\n\x16\x45RROR_REASON_MALFORMED\x10\x03\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x04*?\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_INTERVIEW\x10\x01\x12\r\n\tKIND_CHAT\x10\x02*G\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATUS_OPEN\x10\x01\x12\x14\n\x10STATUS_COMPLETED\x10\x02\x32\x80\x04\n\x0eSessionService\x12\x66\n\rCreateSession\x12).colloquy.session.v1.CreateSessionRequest\x1a*.colloquy.session.v1.CreateSessionResponse\x12]\n\nApplyTurns\x12&.colloquy.session.v1.ApplyTurnsRequest\x1a\'.colloquy.session.v1.ApplyTurnsResponse\x12]\n\nGetSession\x12&.colloquy.session.v1.GetSessionRequest\x1a\'.colloquy.session.v1.GetSessionResponse\x12\x63\n\x0cListSessions\x12(.colloquy.session.v1.ListSessionsRequest\x1a).colloquy.session.v1.ListSessionsResponse\x12\x63\n\x0c\x45raseSession\x12(.colloquy.session.v1.EraseSessionRequest\x1a).colloquy.session.v1.EraseSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!colloquy/session/v1/session.proto\x12\x13\x63olloquy.session.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"V\n\x06Viewer\x12\x10\n\x08owner_id\x18\x01 \x01(\t\x12\x11\n\tany_owner\x18\x02 \x01(\x08\x12\'\n\x04kind\x18\x03 \x01(\x0e\x32\x19.colloquy.session.v1.Kind\"\x84\x05\n\x07Session\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08owner_id\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\'\n\x04kind\x18\x04 \x01(\x0e\x32\x19.colloquy.session.v1.Kind\x12+\n\x06status\x18\x05 \x01(\x0e\x32\x1b.colloquy.session.v1.Status\x12\x13\n\x0b\x61pplied_seq\x18\x06 \x01(\x03\x12\x13\n\x0bhead_digest\x18\x07 \x01(\x0c\x12\x0c\n\x04plan\x18\x08 \x01(\t\x12<\n\x08versions\x18\t \x03(\x0b\x32*.colloquy.session.v1.Session.VersionsEntry\x12\x16\n\x0e\x63\x61ndidate_name\x18\n \x01(\t\x12<\n\x08metadata\x18\x0b \x03(\x0b\x32*.colloquy.session.v1.Session.MetadataEntry\x12\x11\n\tmax_turns\x18\x0c \x01(\x05\x12\x15\n\rprompt_tokens\x18\r \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x0e \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x0f \x01(\x03\x12.\n\ncreated_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a/\n\rVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x14\x43reateSessionRequest\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.colloquy.session.v1.Session\"F\n\x15\x43reateSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.colloquy.session.v1.Session\"\x8c\x01\n\x0b\x41ppliedTurn\x12\x0b\n\x03seq\x18\x01 \x01(\x03\x12\x17\n\x0fprevious_digest\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12\x15\n\rprompt_tokens\x18\x04 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x06 \x01(\x03\"\xbd\x01\n\x0cSessionTurns\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12/\n\x05turns\x18\x02 \x03(\x0b\x32 .colloquy.session.v1.AppliedTurn\x12\x10\n\x08last_seq\x18\x03 \x01(\x03\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12-\n\tsealed_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0freplaces_digest\x18\x06 \x01(\x0c\"H\n\x11\x41pplyTurnsRequest\x12\x33\n\x08sessions\x18\x01 \x03(\x0b\x32!.colloquy.session.v1.SessionTurns\"\x8e\x03\n\x12\x41pplyTurnsResponse\x12?\n\x07results\x18\x01 \x03(\x0b\x32..colloquy.session.v1.ApplyTurnsResponse.Result\x1a\x9b\x01\n\x06Result\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12@\n\x07outcome\x18\x02 \x01(\x0e\x32/.colloquy.session.v1.ApplyTurnsResponse.Outcome\x12\x13\n\x0b\x61pplied_seq\x18\x03 \x01(\x03\x12\x11\n\tcompleted\x18\x04 \x01(\x08\x12\x13\n\x0bhead_digest\x18\x05 \x01(\x0c\"\x98\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x0f\n\x0bOUTCOME_GAP\x10\x03\x12\x12\n\x0eOUTCOME_ABSENT\x10\x04\x12\x14\n\x10OUTCOME_DIVERGED\x10\x05\x12\x12\n\x0eOUTCOME_ERASED\x10\x06\"T\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12+\n\x06viewer\x18\x02 \x01(\x0b\x32\x1b.colloquy.session.v1.Viewer\"C\n\x12GetSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.colloquy.session.v1.Session\"i\n\x13ListSessionsRequest\x12+\n\x06viewer\x18\x01 \x01(\x0b\x32\x1b.colloquy.session.v1.Viewer\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x14ListSessionsResponse\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x1c.colloquy.session.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x13\x45raseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x16\n\x14\x45raseSessionResponse*\xa1\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x02\x12\x1a\n\x16\x45RROR_REASON_MALFORMED\x10\x03\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x04*?\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_INTERVIEW\x10\x01\x12\r\n\tKIND_CHAT\x10\x02*G\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSTATUS_OPEN\x10\x01\x12\x14\n\x10STATUS_COMPLETED\x10\x02\x32\x80\x04\n\x0eSessionService\x12\x66\n\rCreateSession\x12).colloquy.session.v1.CreateSessionRequest\x1a*.colloquy.session.v1.CreateSessionResponse\x12]\n\nApplyTurns\x12&.colloquy.session.v1.ApplyTurnsRequest\x1a\'.colloquy.session.v1.ApplyTurnsResponse\x12]\n\nGetSession\x12&.colloquy.session.v1.GetSessionRequest\x1a\'.colloquy.session.v1.GetSessionResponse\x12\x63\n\x0cListSessions\x12(.colloquy.session.v1.ListSessionsRequest\x1a).colloquy.session.v1.ListSessionsResponse\x12\x63\n\x0c\x45raseSession\x12(.colloquy.session.v1.EraseSessionRequest\x1a).colloquy.session.v1.EraseSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSION_VERSIONSENTRY']._serialized_options = b'8\001'
   _globals['_SESSION_METADATAENTRY']._loaded_options = None
   _globals['_SESSION_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_ERRORREASON']._serialized_start=2160
-  _globals['_ERRORREASON']._serialized_end=2321
-  _globals['_KIND']._serialized_start=2323
-  _globals['_KIND']._serialized_end=2386
-  _globals['_STATUS']._serialized_start=2388
-  _globals['_STATUS']._serialized_end=2459
+  _globals['_ERRORREASON']._serialized_start=2206
+  _globals['_ERRORREASON']._serialized_end=2367
+  _globals['_KIND']._serialized_start=2369
+  _globals['_KIND']._serialized_end=2432
+  _globals['_STATUS']._serialized_start=2434
+  _globals['_STATUS']._serialized_end=2505
   _globals['_VIEWER']._serialized_start=91
   _globals['_VIEWER']._serialized_end=177
   _globals['_SESSION']._serialized_start=180
@@ -57,27 +57,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPLIEDTURN']._serialized_start=970
   _globals['_APPLIEDTURN']._serialized_end=1110
   _globals['_SESSIONTURNS']._serialized_start=1113
-  _globals['_SESSIONTURNS']._serialized_end=1277
-  _globals['_APPLYTURNSREQUEST']._serialized_start=1279
-  _globals['_APPLYTURNSREQUEST']._serialized_end=1351
-  _globals['_APPLYTURNSRESPONSE']._serialized_start=1354
-  _globals['_APPLYTURNSRESPONSE']._serialized_end=1731
-  _globals['_APPLYTURNSRESPONSE_RESULT']._serialized_start=1442
-  _globals['_APPLYTURNSRESPONSE_RESULT']._serialized_end=1576
-  _globals['_APPLYTURNSRESPONSE_OUTCOME']._serialized_start=1579
-  _globals['_APPLYTURNSRESPONSE_OUTCOME']._serialized_end=1731
-  _globals['_GETSESSIONREQUEST']._serialized_start=1733
-  _globals['_GETSESSIONREQUEST']._serialized_end=1817
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1819
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1886
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1888
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1993
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1995
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2090
-  _globals['_ERASESESSIONREQUEST']._serialized_start=2092
-  _globals['_ERASESESSIONREQUEST']._serialized_end=2133
-  _globals['_ERASESESSIONRESPONSE']._serialized_start=2135
-  _globals['_ERASESESSIONRESPONSE']._serialized_end=2157
-  _globals['_SESSIONSERVICE']._serialized_start=2462
-  _globals['_SESSIONSERVICE']._serialized_end=2974
+  _globals['_SESSIONTURNS']._serialized_end=1302
+  _globals['_APPLYTURNSREQUEST']._serialized_start=1304
+  _globals['_APPLYTURNSREQUEST']._serialized_end=1376
+  _globals['_APPLYTURNSRESPONSE']._serialized_start=1379
+  _globals['_APPLYTURNSRESPONSE']._serialized_end=1777
+  _globals['_APPLYTURNSRESPONSE_RESULT']._serialized_start=1467
+  _globals['_APPLYTURNSRESPONSE_RESULT']._serialized_end=1622
+  _globals['_APPLYTURNSRESPONSE_OUTCOME']._serialized_start=1625
+  _globals['_APPLYTURNSRESPONSE_OUTCOME']._serialized_end=1777
+  _globals['_GETSESSIONREQUEST']._serialized_start=1779
+  _globals['_GETSESSIONREQUEST']._serialized_end=1863
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1865
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1932
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1934
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=2039
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2041
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2136
+  _globals['_ERASESESSIONREQUEST']._serialized_start=2138
+  _globals['_ERASESESSIONREQUEST']._serialized_end=2179
+  _globals['_ERASESESSIONRESPONSE']._serialized_start=2181
+  _globals['_ERASESESSIONRESPONSE']._serialized_end=2203
+  _globals['_SESSIONSERVICE']._serialized_start=2508
+  _globals['_SESSIONSERVICE']._serialized_end=3020
 # @@protoc_insertion_point(module_scope)

@@ -368,19 +368,25 @@ class SessionTurns(_message.Message):
     LAST_SEQ_FIELD_NUMBER: _builtins.int
     SEALED_FIELD_NUMBER: _builtins.int
     SEALED_AT_FIELD_NUMBER: _builtins.int
+    REPLACES_DIGEST_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     last_seq: _builtins.int
     """The number of turns in the ledger."""
     sealed: _builtins.bool
     """Whether the ledger is sealed."""
+    replaces_digest: _builtins.bytes
+    """After a DIVERGED only: the head_digest of that result, sent with a run that starts at seq 1 (or
+    is empty, of an empty ledger) and was read from the ledger after that result. Where the entry
+    still has this digest, and the run does not show that it is the ledger's, the run replaces it.
+    """
     @_builtins.property
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedTurn]:
         """Ascending by seq, without a gap; may be empty."""
 
     @_builtins.property
     def sealed_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was sealed."""
+        """When it was sealed; required where it is."""
 
     def __init__(
         self,
@@ -390,10 +396,11 @@ class SessionTurns(_message.Message):
         last_seq: _builtins.int = ...,
         sealed: _builtins.bool = ...,
         sealed_at: _timestamp_pb2.Timestamp | None = ...,
+        replaces_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sealed_at", b"sealed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_seq", b"last_seq", "sealed", b"sealed", "sealed_at", b"sealed_at", "session_id", b"session_id", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_seq", b"last_seq", "replaces_digest", b"replaces_digest", "sealed", b"sealed", "sealed_at", b"sealed_at", "session_id", b"session_id", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -446,7 +453,9 @@ class ApplyTurnsResponse(_message.Message):
         OUTCOME_ABSENT: ApplyTurnsResponse._Outcome.ValueType  # 4
         """There is no entry: CreateSession is needed."""
         OUTCOME_DIVERGED: ApplyTurnsResponse._Outcome.ValueType  # 5
-        """The projection and the ledger differ (a restore): it must be folded again from 0."""
+        """The projection and the ledger differ (a restore): it must be folded again from 0. Also a run
+        that was read so long ago that it ends, with its ledger, before applied_seq: read it again.
+        """
         OUTCOME_ERASED: ApplyTurnsResponse._Outcome.ValueType  # 6
         """The session was erased: nothing to fold any more."""
 
@@ -464,7 +473,9 @@ class ApplyTurnsResponse(_message.Message):
     OUTCOME_ABSENT: ApplyTurnsResponse.Outcome.ValueType  # 4
     """There is no entry: CreateSession is needed."""
     OUTCOME_DIVERGED: ApplyTurnsResponse.Outcome.ValueType  # 5
-    """The projection and the ledger differ (a restore): it must be folded again from 0."""
+    """The projection and the ledger differ (a restore): it must be folded again from 0. Also a run
+    that was read so long ago that it ends, with its ledger, before applied_seq: read it again.
+    """
     OUTCOME_ERASED: ApplyTurnsResponse.Outcome.ValueType  # 6
     """The session was erased: nothing to fold any more."""
 
@@ -478,6 +489,7 @@ class ApplyTurnsResponse(_message.Message):
         OUTCOME_FIELD_NUMBER: _builtins.int
         APPLIED_SEQ_FIELD_NUMBER: _builtins.int
         COMPLETED_FIELD_NUMBER: _builtins.int
+        HEAD_DIGEST_FIELD_NUMBER: _builtins.int
         session_id: _builtins.str
         """The session."""
         outcome: Global___ApplyTurnsResponse.Outcome.ValueType
@@ -486,6 +498,8 @@ class ApplyTurnsResponse(_message.Message):
         """The number of turns folded now."""
         completed: _builtins.bool
         """Whether the session is completed."""
+        head_digest: _builtins.bytes
+        """The digest after applied_seq, 32 bytes; empty where there is no entry."""
         def __init__(
             self,
             *,
@@ -493,10 +507,11 @@ class ApplyTurnsResponse(_message.Message):
             outcome: Global___ApplyTurnsResponse.Outcome.ValueType = ...,
             applied_seq: _builtins.int = ...,
             completed: _builtins.bool = ...,
+            head_digest: _builtins.bytes = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_seq", b"applied_seq", "completed", b"completed", "outcome", b"outcome", "session_id", b"session_id"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_seq", b"applied_seq", "completed", b"completed", "head_digest", b"head_digest", "outcome", b"outcome", "session_id", b"session_id"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -88,6 +88,8 @@ class SessionServiceServicer:
 
         Effect: per session all of its turns that follow applied_seq without a gap, or none. With
         `sealed` and applied_seq = last_seq the session is completed. A batch may be empty.
+        A run from seq 1 whose digest at applied_seq is another replaces all that was folded, and so
+        does one whose `replaces_digest` is the entry's; both leave an error in the log.
         Idempotent: a turn that is applied already is a DUPLICATE. Each session has its own result.
         Errors: INVALID_FIELD, UNAVAILABLE.
         """
