@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, NullPool, create_engine, text
 
 _INI = Path(__file__).with_name("alembic.ini")
@@ -28,6 +29,13 @@ def migrate(dsns: Mapping[str, str]) -> None:
             command.upgrade(_config(context, connection), "head")
 
 
+def current(context: str, dsn: str) -> str | None:
+    """The revision that `context`'s schema has, None where it was never migrated."""
+    with _connected(dsn) as connection:
+        options = {"version_table_schema": context}
+        return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
 def downgrade(context: str, dsn: str, revision: str = "base") -> None:
     """Take one context back to `revision`. At `base` its tables are gone, with all that was in them."""
     with _exclusively(context, dsn) as connection:
@@ -36,13 +44,19 @@ def downgrade(context: str, dsn: str, revision: str = "base") -> None:
 
 @contextmanager
 def _exclusively(context: str, dsn: str) -> Iterator[Connection]:
-    """A transaction that no other migrator of this context shares; committed at the end of the block."""
+    """A transaction that no other migrator of this context runs beside; committed at the end of the block."""
+    with _connected(dsn) as connection:
+        connection.execute(text("SELECT pg_catalog.pg_advisory_xact_lock(:key)"), {"key": _lock_key(context)})
+        yield connection
+
+
+@contextmanager
+def _connected(dsn: str) -> Iterator[Connection]:
     # psycopg reads the DSN itself, so whatever libpq understands will do; no prepared statements, for PgBouncer's sake.
     engine = create_engine(
-        "postgresql+psycopg://", poolclass=NullPool, creator=lambda: psycopg.connect(dsn, prepare_threshold=None)
+        "postgresql+psycopg://", poolclass=NullPool, creator=lambda: psycopg.connect(dsn, prepare_threshold=None, connect_timeout=10)
     )
     with engine.begin() as connection:
-        connection.execute(text("SELECT pg_catalog.pg_advisory_xact_lock(:key)"), {"key": _lock_key(context)})
         yield connection
 
 

@@ -1,6 +1,5 @@
 """Real PostgreSQL for the suite: databases migrated to every context's head, on whichever server there is."""
 
-import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +79,6 @@ def embedded_server() -> Iterator[Server]:
             yield server
     finally:
         postgres.destroy()
-        shutil.rmtree(data_dir, ignore_errors=True)
 
 
 @contextmanager

