@@ -1,0 +1,1 @@
+"""The gateway: composes one turn under one deadline, and owns no table."""

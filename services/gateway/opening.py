@@ -1,0 +1,191 @@
+"""StartSession: a session comes into being in three contexts, and an interview says its first words.
+
+The stream is opened first: from then on the same request, or anybody who reads its facts, can finish the rest.
+"""
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from colloquy.assessment.v1 import assessment_pb2
+from colloquy.gateway.v1 import gateway_pb2, record_pb2
+from colloquy.history.v1 import history_pb2
+from colloquy.session.v1 import session_pb2
+from libs.runtime import context
+from libs.runtime.client import call
+from libs.runtime.errors import ColloquyError, TurnInProgress, Unavailable
+from libs.runtime.server import Background
+from services.gateway import domain, records
+from services.gateway.claim import Claim
+from services.gateway.composition import NOTHING_USED, Composition, Reply, own_words
+from services.gateway.contexts import Contexts
+from services.gateway.settling import Settling, Unsettled, committed
+from services.gateway.stopwatch import Stopwatch
+
+STEP_CAP_MS = 1000
+PLAN_KEPT_SECONDS = 10.0
+LEASE_RESERVE_MS = 2000  # a lease is the kind's whole budget and this
+POLL_MS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a new session pins.
+
+    interview_ms, chat_ms: the whole budget of a turn; max_turns: of an interview or chat; min_interval_ms: between two
+    new messages, 0 for none.
+    """
+
+    interview_ms: int
+    chat_ms: int
+    max_turns: int
+    min_interval_ms: int
+
+
+class Sessions:
+    """Opens sessions."""
+
+    def __init__(
+        self,
+        contexts: Contexts,
+        composition: Composition,
+        settling: Settling,
+        background: Background,
+        limits: Limits,
+        prompt_versions: Mapping[str, str],
+    ) -> None:
+        self._contexts = contexts
+        self._composition = composition
+        self._settling = settling
+        self._background = background
+        self._limits = limits
+        self._prompt_versions = prompt_versions
+        self._plans: dict[str, tuple[float, assessment_pb2.ResolvePlanResponse]] = {}
+
+    async def start(
+        self, asked: domain.Opening, owner_id: str, tenant_id: str, request_id: uuid.UUID | None
+    ) -> gateway_pb2.StartSessionResponse:
+        """Open a session, or answer with the one that this request opened.
+
+        Raises:
+            ColloquyError: as the contract of StartSession lists them.
+        """
+        watch = Stopwatch()
+        request = await self._stream_of(asked, owner_id, tenant_id, request_id)
+        while True:
+            opened = await call(self._contexts.history.OpenStream, request, STEP_CAP_MS)
+            match opened.WhichOneof("outcome"):
+                case "opened":
+                    return await self._chat(opened.head)
+                case "replay":
+                    return self._replay(opened)
+                case "owner":
+                    say = self._open_interview(opened.owner, request.request_id, watch)
+                    lease_ms = opened.owner.lease_ms
+                    task = self._background.spawn(say, name="opening", budget_ms=lease_ms)
+                    response = await asyncio.shield(task)
+                    if response.turn.state == history_pb2.TURN_STATE_COMMITTED:
+                        return _started(opened.head, response.turn, replayed=False)
+                case _:
+                    await self._wait(opened.in_progress.lease_left_ms, watch)
+
+    async def _stream_of(
+        self, asked: domain.Opening, owner_id: str, tenant_id: str, request_id: uuid.UUID | None
+    ) -> history_pb2.OpenStreamRequest:
+        """The stream that a request opens: immutable from here on, so everything is resolved first."""
+        facts = record_pb2.SessionFacts(versions=self._prompt_versions)
+        interview = asked.kind == "interview"
+        if interview:
+            plan = await self._resolve(asked.plan)
+            facts.plan = plan.plan
+            facts.versions["bank"] = plan.bank_version
+        personal = record_pb2.PersonalFacts(candidate_name=asked.candidate_name, metadata=asked.metadata)
+        session_id = domain.session_id_of(owner_id, request_id) if request_id else uuid.uuid4()
+        budget_ms = self._limits.interview_ms if interview else self._limits.chat_ms
+        return history_pb2.OpenStreamRequest(
+            session_id=str(session_id),
+            owner_id=owner_id,
+            tenant_id=tenant_id,
+            kind=history_pb2.KIND_INTERVIEW if interview else history_pb2.KIND_CHAT,
+            request_id=str(request_id or uuid.uuid4()),
+            fingerprint=asked.fingerprint(),
+            facts=facts.SerializeToString(deterministic=True),
+            personal_facts=personal.SerializeToString(deterministic=True),
+            max_turns=self._limits.max_turns,
+            min_interval_ms=self._limits.min_interval_ms,
+            lease_ms=budget_ms + LEASE_RESERVE_MS,
+            claim_id=str(uuid.uuid4()),
+            with_opening=interview,
+        )
+
+    async def _resolve(self, plan: str) -> assessment_pb2.ResolvePlanResponse:
+        kept = self._plans.get(plan)
+        if kept and time.monotonic() - kept[0] < PLAN_KEPT_SECONDS:
+            return kept[1]
+        request = assessment_pb2.ResolvePlanRequest(plan=plan)
+        resolved = await call(self._contexts.assessment.ResolvePlan, request, STEP_CAP_MS)
+        self._plans = {plan: (time.monotonic(), resolved), **dict(list(self._plans.items())[:9])}
+        return resolved
+
+    async def _chat(self, head: history_pb2.Head) -> gateway_pb2.StartSessionResponse:
+        if head.acked_rev < head.rev:
+            await self._enter(head)
+            self._settling.add(Unsettled(head.session_id, head.kind, head.last_seq, head.rev, head.sealed, None))
+        return gateway_pb2.StartSessionResponse(session=records.opened_view(head, 0), replayed=head.acked_rev > 0)
+
+    def _replay(self, opened: history_pb2.OpenStreamResponse) -> gateway_pb2.StartSessionResponse:
+        """The opening stands; a half-made session is finished on the way."""
+        if opened.head.acked_rev < opened.head.rev:
+            catching_up = self._settling.catch_up(opened.head.session_id)
+            self._background.spawn(catching_up, name="catch_up", budget_ms=10 * STEP_CAP_MS)
+        return _started(opened.head, opened.replay, replayed=True)
+
+    async def _open_interview(
+        self, owner: history_pb2.Owner, request_id: str, watch: Stopwatch
+    ) -> history_pb2.CommitTurnResponse:
+        """Start and Create, then the opening is committed like any turn; given back where that fails."""
+        granted = domain.budget(self._limits.interview_ms, context.remaining_ms())
+        claim = Claim(owner, request_id, "", watch, granted)
+        try:
+            with watch.stage("plan"):
+                reply, _ = await asyncio.gather(first_words(self._contexts, owner.head), self._enter(owner.head))
+            response = await self._composition.commit(claim, reply, NOTHING_USED, final=False)
+        except ColloquyError as error:
+            await self._composition.give_back(claim, error)
+            raise
+        if response.outcome == history_pb2.CommitTurnResponse.OUTCOME_COMMITTED:
+            self._settling.add(committed(owner.head, response))
+        return response
+
+    async def _enter(self, head: history_pb2.Head) -> None:
+        request = session_pb2.CreateSessionRequest(session=records.directory_entry(head))
+        await call(self._contexts.session.CreateSession, request, STEP_CAP_MS)
+
+    async def _wait(self, lease_left_ms: int, watch: Stopwatch) -> None:
+        """Let somebody else finish the opening; the next look finds it, or takes it over."""
+        left_ms = watch.left_ms(domain.budget(self._limits.interview_ms, context.remaining_ms()).total_ms)
+        if left_ms <= POLL_MS:
+            raise TurnInProgress(lease_left_ms)
+        await asyncio.sleep(POLL_MS * random.uniform(0.75, 1.25) / 1000)
+
+
+async def first_words(contexts: Contexts, head: history_pb2.Head) -> Reply:
+    """The opening: a greeting and the first item, in their own wording."""
+    started = await call(contexts.assessment.StartInterview, records.start_request(head), STEP_CAP_MS)
+    items = records.items_of_plan(started.plan)
+    if not items:
+        raise Unavailable
+    choice = domain.Choice(items[0], items[1:], started.plan.closing_text)
+    reply = own_words(choice)
+    return Reply(started.opening_text, reply.choice, reply.usage, reply.versions)
+
+
+def _started(head: history_pb2.Head, opening: history_pb2.Turn, *, replayed: bool) -> gateway_pb2.StartSessionResponse:
+    if opening.state == history_pb2.TURN_STATE_FAILED:
+        raise records.frozen_error(opening)
+    return gateway_pb2.StartSessionResponse(
+        session=records.opened_view(head, 1), opening=records.turn_view(head.session_id, opening), replayed=replayed
+    )
