@@ -26,7 +26,12 @@ def migrate(dsns: Mapping[str, str]) -> None:
     for context, dsn in dsns.items():
         with _exclusively(context, dsn) as connection:
             _ensure_schema(context, connection)
-            command.upgrade(_config(context, connection), "head")
+            command.upgrade(_bound(context, connection), "head")
+
+
+def configuration(context: str) -> Config:
+    """Alembic's view of one context: where its revisions are, and the name of its schema."""
+    return Config(_INI, ini_section=context)
 
 
 def current(context: str, dsn: str) -> str | None:
@@ -39,7 +44,7 @@ def current(context: str, dsn: str) -> str | None:
 def downgrade(context: str, dsn: str, revision: str = "base") -> None:
     """Take one context back to `revision`. At `base` its tables are gone, with all that was in them."""
     with _exclusively(context, dsn) as connection:
-        command.downgrade(_config(context, connection), revision)
+        command.downgrade(_bound(context, connection), revision)
 
 
 @contextmanager
@@ -54,7 +59,9 @@ def _exclusively(context: str, dsn: str) -> Iterator[Connection]:
 def _connected(dsn: str) -> Iterator[Connection]:
     # psycopg reads the DSN itself, so whatever libpq understands will do; no prepared statements, for PgBouncer's sake.
     engine = create_engine(
-        "postgresql+psycopg://", poolclass=NullPool, creator=lambda: psycopg.connect(dsn, prepare_threshold=None, connect_timeout=10)
+        "postgresql+psycopg://",
+        poolclass=NullPool,
+        creator=lambda: psycopg.connect(dsn, prepare_threshold=None, connect_timeout=10),
     )
     with engine.begin() as connection:
         yield connection
@@ -72,7 +79,7 @@ def _ensure_schema(context: str, connection: Connection) -> None:
         connection.execute(text(f"CREATE SCHEMA {context}"))
 
 
-def _config(context: str, connection: Connection) -> Config:
-    config = Config(_INI, ini_section=context)
+def _bound(context: str, connection: Connection) -> Config:
+    config = configuration(context)
     config.attributes["connection"] = connection
     return config
