@@ -1,0 +1,1 @@
+"""Prompts: versioned files, immutable once released, and their rendering into chat messages."""
