@@ -142,14 +142,6 @@ def test_a_turn_without_a_stream_is_refused(history: psycopg.Connection) -> None
         insert(history, "history.turns", turn(uuid.uuid4()))
 
 
-def test_an_attempt_belongs_to_a_call(database: Database) -> None:
-    reference = "conrelid = 'llm.attempts'::regclass AND confrelid = 'llm.calls'::regclass"
-    with psycopg.connect(database.owner_dsn) as connection:
-        found = connection.execute(f"SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND {reference}").fetchone()
-
-    assert found == (1,)
-
-
 @pytest.mark.parametrize(
     ("context", "table", "constraint"),
     [
