@@ -53,7 +53,7 @@ def report_weights(score: Score, levels: int) -> list[float]:
     """P(the judge reports `score.level` | the true level is k) for k = 0 .. levels - 1.
 
     The judge's report r scatters around the true level k as exp(-(r - k)^2 / (2 s^2)), normalised over the item's
-    levels, with s the score's standard error (Patz et al. 2002, eq. 2, without rater bias). A small s makes the
+    levels, with s the score's standard error (Patz et al. 2002, without rater bias). A small s makes the
     report certain; a large one makes all levels alike, and then the answer tells nothing.
     """
     precision = 1 / (2 * score.standard_error**2)

@@ -1,7 +1,7 @@
 """Which item is asked next, or why none is: local arithmetic over a bank, without a model.
 
 An item is worth the information it is expected to give under the present posterior, the sum over theta of p(theta |
-scores) I(theta) (van der Linden 1998, Psychometrika 63, 201-216; as good as any other rule for graded items: Choi &
+scores) I(theta) (van der Linden 1998, Psychometrika 63, 201-216; compared for graded items by Choi &
 Swartz 2009, Applied Psychological Measurement 33(6), 419-440). The plan's coverage goes before it, in two phases
 after Cheng & Chang (2009, British Journal of Mathematical and Statistical Psychology 62, 369-383): first the skills
 that are short of their minimum, in the plan's order, so that the talk moves from topic to topic; then any skill below
