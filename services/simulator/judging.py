@@ -10,8 +10,9 @@ The rules, all deterministic:
    first 5 letters so that "index" meets "indexes".
 3. The levels of the rubric, or 0 to 4 where the prompt has none, share the scores evenly: of five levels the highest
    begins at 0.8.
-4. Quotes are the two sentences with the most rubric terms, else the longest sentence; cut out of the answer exactly, at
-   most 200 characters each.
+4. Quotes are the two sentences with the most rubric terms, else the longest sentence, else all of the answer; cut out
+   of it exactly, and at most 160 bytes of UTF-8 each, which bounds their tokens in any script. Only a blank answer has
+   none.
 5. Confidence is 0.9 under rule 1, else 0.6 at the border between two levels, rising to 0.9 in the middle of one.
 """
 
@@ -41,7 +42,7 @@ _FULL_COVERAGE_TERMS = 6
 _HEDGE_COST = 0.2
 _MAX_HEDGES = 2
 _MAX_QUOTES = 2
-_MAX_QUOTE_LENGTH = 200
+_MAX_QUOTE_BYTES = 160
 _SURE = 0.9
 _UNSURE = 0.6
 
@@ -112,11 +113,13 @@ def _quotes(answer: str, terms: frozenset[str]) -> tuple[str, ...]:
     telling = sorted(at for at in best if hits[at])
     if telling:
         return tuple(_cut(sentences[at]) for at in telling)
-    return (_cut(max(sentences, key=len)),) if sentences else ()
+    longest = max(sentences, key=len, default=answer.strip())
+    return (_cut(longest),) if longest else ()
 
 
-def _cut(sentence: str) -> str:
-    if len(sentence) <= _MAX_QUOTE_LENGTH:
-        return sentence
-    head = sentence[:_MAX_QUOTE_LENGTH]
+def _cut(passage: str) -> str:
+    encoded = passage.encode("utf-8", "surrogatepass")
+    if len(encoded) <= _MAX_QUOTE_BYTES:
+        return passage
+    head = encoded[:_MAX_QUOTE_BYTES].decode("utf-8", "ignore")
     return head.rpartition(" ")[0].rstrip() or head

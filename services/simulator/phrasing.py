@@ -1,7 +1,7 @@
 """Words a question or a chat reply: the same seed and content always give the same text.
 
 A question is a short acknowledgement of the candidate's last message, a link, and the item's wording exactly as it was
-given; the acknowledgement never asks anything. A chat reply is three sentences about the most telling word of the
+given; the acknowledgement neither asks nor judges. A chat reply is three sentences about the most telling word of the
 last message.
 """
 
@@ -13,25 +13,28 @@ from services.simulator import judging
 _WORD = re.compile(r"[^\W\d_]{6,24}")
 _COMMON = frozenset(
     _WORD.findall(
-        "about actually another anything because before between candidate different during either everything example "
-        "experience general however important instead interesting interview little maybe myself people please "
-        "probably question questions really regarding second should simply something sometimes system things think "
-        "thought through together usually various whatever whether without working would"
+        "about according actually another anything because before between candidate consider depends different during "
+        "either ensure everything example experience general however implement important include instead interview "
+        "introduce little maybe myself people please probably provide question questions really remember require "
+        "second should something sometimes sufficient system things thought through together understand usually "
+        "various whatever whether without would yourself"
     )
 )
+# Verb forms and adverbs read badly where a noun is expected.
+_NO_NOUN = ("ed", "ing", "ly")
 
 _ABOUT_TOPIC = (
-    "Thanks, that shows me how you think about {topic}.",
-    "I see, so {topic} was the deciding part.",
-    "That is clear, and your point about {topic} is noted.",
-    "Good, I can follow your reasoning on {topic}.",
-    "Understood; {topic} is a sensible place to put the weight.",
-    "Thank you for being concrete about {topic}.",
-    "That makes sense, especially what you said on {topic}.",
-    "Fair enough, {topic} often decides such a case.",
+    "Thank you, I have noted what you said about {topic}.",
+    "I see, {topic} played a part there.",
+    "Thanks for taking me through that, {topic} included.",
+    "Understood, you brought up {topic}.",
+    "All right, I follow what you say about {topic}.",
+    "Thank you for the details on {topic}.",
+    "Okay, I will keep {topic} in mind.",
+    "Thanks, that tells me how you look at {topic}.",
 )
 _PLAIN = (
-    "Thank you, that helps.",
+    "Thank you, I have that.",
     "All right, I have noted that.",
     "Thanks for your answer.",
     "Understood.",
@@ -42,7 +45,7 @@ _REASSURING = (
     "That is fine, we can look at something else.",
 )
 _OPENING = ("Let us begin.", "Good to have you here, let us start.", "Welcome, here is the first one.")
-_LINKS = (" ", " ", " Let us go on. ", " My next question: ", " Here is another one. ", "\n\n")
+_LINKS = (" ", " ", " Let us go on. ", " My next question: ", " Here is another one. ")
 
 _CHAT_OPENINGS = (
     "Happy to help with {topic}.",
@@ -92,8 +95,8 @@ def _acknowledgement(answer: str, choice: int) -> str:
 
 
 def _topic(text: str) -> str | None:
-    """Return the longest word that says something, the first of several."""
-    words = [word for word in _WORD.findall(text.lower()) if word not in _COMMON]
+    """Return the longest word that looks like a noun and says something, the first of several."""
+    words = [word for word in _WORD.findall(text.lower()) if word not in _COMMON and not word.endswith(_NO_NOUN)]
     return max(words, key=len, default=None)
 
 

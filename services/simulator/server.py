@@ -32,6 +32,8 @@ LATENCY_HEADER = "X-Simulator-Latency-Ms"
 _MODELS = ("gpt-4o-mini", "gpt-4o", "gpt-4.1-mini", "gpt-4.1")
 # What aiohttp waits for handlers before it cancels them; nobody's reply is worth waiting for here.
 _SHUTDOWN_SECONDS = 0.01
+# A benchmark opens hundreds of connections at once; one that is dropped is tried again a second later.
+_BACKLOG = 1024
 
 
 class Simulator:
@@ -140,7 +142,7 @@ async def serving(settings: Settings, port: int = 0) -> AsyncIterator[str]:
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, HOST, port).start()
+        await web.TCPSite(runner, HOST, port, backlog=_BACKLOG).start()
         yield f"http://{HOST}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()

@@ -22,7 +22,7 @@ ANSWER = "I store an idempotency key under a unique constraint.\nA duplicate get
 QUESTION: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": f"You are an interviewer.\nITEM: {ITEM}\nAsk it."},
     {"role": "assistant", "content": "Tell me about a database that you ran."},
-    {"role": "user", "content": "We partitioned the orders table by month."},
+    {"role": "user", "content": "We partitioned the orders table and added a replica."},
 ]
 JUDGEMENT: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "Score the answer."},
@@ -87,7 +87,7 @@ async def test_a_question_is_acknowledged_and_asked_in_the_items_wording(client:
     text = completion.choices[0].message.content
     assert text is not None
     assert text.endswith(ITEM)
-    assert "partitioned" in text
+    assert "replica" in text
     assert completion.choices[0].finish_reason == "stop"
     assert completion.model == MODEL
     assert completion.usage is not None

@@ -58,10 +58,11 @@ def test_without_a_rubric_the_scale_is_0_to_4() -> None:
     assert judge(THOROUGH, {}).level == 2
 
 
-@given(st.text(max_size=600))
+@given(st.text(max_size=600) | st.text(st.sampled_from("a .!?\n界😀"), min_size=150, max_size=400))
 def test_any_quote_is_a_part_of_the_answer_and_any_level_one_of_the_rubric(answer: str) -> None:
     verdict = judge(answer, RUBRIC)
 
     assert verdict.level in RUBRIC
     assert 0.0 <= verdict.confidence <= 1.0
-    assert all(quote and quote in answer and len(quote) <= 200 for quote in verdict.quotes)
+    assert all(quote and quote in answer and len(quote.encode()) <= 160 for quote in verdict.quotes)
+    assert bool(verdict.quotes) == bool(answer.strip())
