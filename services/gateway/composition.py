@@ -103,8 +103,9 @@ class Composition:
         Raises:
             ColloquyError: there is none.
         """
-        window = [("user" if said.from_user else "assistant", said.text) for said in claim.owner.window]
-        prompt = rendering.render_chat(window, claim.text)
+        prompt = rendering.render_chat(
+            [("user" if said.from_user else "assistant", said.text) for said in claim.owner.window], claim.text
+        )
         with claim.watch.stage("question"):
             made = await self._generate(claim, "chat", prompt, live)
         text = usable_reply(made.text)
@@ -125,6 +126,7 @@ class Composition:
             item_id=claim.item_answered,
             question_text=owner.last_turn.reply_text,
             answer_text=claim.text,
+            degraded=bool(record_pb2.TurnRecord.FromString(owner.last_turn.record).degraded),
         )
         try:
             with claim.watch.stage("judge"):

@@ -389,6 +389,7 @@ class AssessAnswerRequest(_message.Message):
     ITEM_ID_FIELD_NUMBER: _builtins.int
     QUESTION_TEXT_FIELD_NUMBER: _builtins.int
     ANSWER_TEXT_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     turn_id: _builtins.str
@@ -401,6 +402,8 @@ class AssessAnswerRequest(_message.Message):
     """The question as it was asked."""
     answer_text: _builtins.str
     """The answer as written."""
+    degraded: _builtins.bool
+    """Whether the turn that asked was degraded: the score then carries a wider error."""
     def __init__(
         self,
         *,
@@ -410,10 +413,11 @@ class AssessAnswerRequest(_message.Message):
         item_id: _builtins.str = ...,
         question_text: _builtins.str = ...,
         answer_text: _builtins.str = ...,
+        degraded: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_text", b"answer_text", "bank_version", b"bank_version", "item_id", b"item_id", "question_text", b"question_text", "session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_text", b"answer_text", "bank_version", b"bank_version", "degraded", b"degraded", "item_id", b"item_id", "question_text", b"question_text", "session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
