@@ -1,0 +1,123 @@
+"""The `colloquy` command. Exit codes: 0 done, 1 failed, 2 usage."""
+
+import argparse
+import asyncio
+import os
+import runpy
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from libs.identity.actor import Role
+from libs.identity.keys import UnusableKeyError
+from services.cli import environment
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and do it; the exit code."""
+    parsed = _parser().parse_args(arguments)
+    given = dict(os.environ)
+    if parsed.command != "run":
+        given = environment.read(given, parsed.data)
+    try:
+        return int(_COMMANDS[parsed.command](parsed, given))
+    except KeyboardInterrupt:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="colloquy", description="AI interviews and chats, one turn at a time.")
+    parser.add_argument("--data", type=Path, default=environment.DATA, help="data directory (%(default)s)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="start everything here, play a short interview, stay until Ctrl-C")
+    run.add_argument("--no-demo", action="store_true", help="do not play the interview")
+    serve = commands.add_parser("serve", help="run one service; it logs to stdout")
+    serve.add_argument("service", choices=[service.name for service in environment.SERVICES])
+    commands.add_parser("migrate", help="bring every context's schema to its head")
+    interview = commands.add_parser("interview", help="be interviewed in the terminal")
+    interview.add_argument("--plan", help="the interview's plan (the default one)")
+    interview.add_argument("--name", help="the candidate's name")
+    interview.add_argument("--script", type=Path, metavar="FILE", help="play a file of answers, one a line")
+    commands.add_parser("chat", help="chat in the terminal")
+    token = commands.add_parser("token", help="print a token and nothing else")
+    token.add_argument("--sub", required=True, help="the subject: who owns what the token creates")
+    token.add_argument("--role", action="append", choices=[role.value for role in Role], required=True)
+    return parser
+
+
+def _run(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
+    from services.cli import stack
+
+    return stack.run(given, parsed.data, demo=not parsed.no_demo)
+
+
+def _serve(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
+    module = next(service.module for service in environment.SERVICES if service.name == parsed.service)
+    os.environ.update(given)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    return 0
+
+
+def _migrate(_: argparse.Namespace, given: Mapping[str, str]) -> int:
+    from sqlalchemy.exc import OperationalError
+
+    from migrations.migrator import migrate
+    from services.cli import stack
+
+    try:
+        migrate(stack.database_urls(given))
+    except stack.StackError as error:
+        return _failed(str(error))
+    except OperationalError as error:
+        return _failed(f"the database cannot be used: {str(error.orig).splitlines()[0]}")
+    return 0
+
+
+def _interview(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
+    from services.cli import terminal
+    from services.cli.conversation import ConversationError
+
+    try:
+        asyncio.run(terminal.interview(given, plan=parsed.plan, name=parsed.name, script=parsed.script))
+    except (ConversationError, terminal.TokenError, UnusableKeyError, OSError) as error:
+        return _failed(str(error))
+    return 0
+
+
+def _chat(_: argparse.Namespace, given: Mapping[str, str]) -> int:
+    from services.cli import terminal
+    from services.cli.conversation import ConversationError
+
+    try:
+        asyncio.run(terminal.chat(given))
+    except (ConversationError, terminal.TokenError, UnusableKeyError, OSError) as error:
+        return _failed(str(error))
+    return 0
+
+
+def _token(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
+    from services.cli import terminal
+
+    try:
+        sys.stdout.write(terminal.token(given, parsed.sub, parsed.role) + "\n")
+    except (terminal.TokenError, UnusableKeyError, OSError) as error:
+        return _failed(str(error))
+    return 0
+
+
+def _failed(reason: str) -> int:
+    sys.stderr.write(f"colloquy: {reason}\n")
+    return 1
+
+
+_COMMANDS = {
+    "run": _run,
+    "serve": _serve,
+    "migrate": _migrate,
+    "interview": _interview,
+    "chat": _chat,
+    "token": _token,
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

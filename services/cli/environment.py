@@ -1,0 +1,106 @@
+"""What a stack on this machine runs with: ports, keys, DSNs, as the environment of its processes.
+
+`colloquy run` writes it to `<data>/run.env`; the other commands read that file when their environment names nothing.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from libs.identity.keys import generate_keypair
+
+DATA = Path(".data")
+PREFIX = "COLLOQUY_"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process of the product: its name on the command line, its module, and its default ports."""
+
+    name: str
+    module: str
+    variable: str
+    port: int
+    metrics_port: int
+
+    @property
+    def listen(self) -> str:
+        return f"{PREFIX}{self.variable}_LISTEN"
+
+    @property
+    def metrics_listen(self) -> str:
+        return f"{PREFIX}{self.variable}_METRICS_LISTEN"
+
+
+# In the order in which they start; they stop in the reverse one.
+SERVICES = (
+    Service("history", "services.history", "HISTORY", 50052, 9473),
+    Service("session", "services.session", "SESSION", 50051, 9472),
+    Service("llm-gateway", "services.llm_gateway", "LLM", 50054, 9475),
+    Service("assessment", "services.assessment", "ASSESSMENT", 50053, 9474),
+    Service("gateway", "services.gateway", "GATEWAY", 50050, 9471),
+    Service("bff", "services.bff", "BFF", 8080, 9470),
+)
+SIMULATOR_LISTEN = f"{PREFIX}SIMULATOR_LISTEN"
+SIMULATOR_DEFAULT = "127.0.0.1:8090"
+PRIVATE_KEY_FILE = f"{PREFIX}JWT_PRIVATE_KEY_FILE"
+PUBLIC_KEY_FILE = f"{PREFIX}JWT_PUBLIC_KEY_FILE"
+
+
+def with_defaults(given: Mapping[str, str], data: Path) -> dict[str, str]:
+    """The environment of a stack: what is given, and the default for the rest, with keys made at the first start."""
+    made = dict(given)
+    for service in SERVICES:
+        made.setdefault(service.listen, f"127.0.0.1:{service.port}")
+        made.setdefault(service.metrics_listen, f"127.0.0.1:{service.metrics_port}")
+        if service.name != "bff":
+            made.setdefault(f"{PREFIX}{service.variable}_TARGET", made[service.listen])
+    made.setdefault(SIMULATOR_LISTEN, SIMULATOR_DEFAULT)
+    verified = ("COLLOQUY_JWKS_URL", "COLLOQUY_JWT_PUBLIC_KEY", PUBLIC_KEY_FILE)
+    if not any(made.get(name) for name in verified):
+        private, public = _keys(data)
+        made[PRIVATE_KEY_FILE], made[PUBLIC_KEY_FILE] = str(private), str(public)
+    return made
+
+
+def uses_simulator(environment: Mapping[str, str]) -> bool:
+    """Whether no provider is configured, so that the simulator stands in for one."""
+    return not any(environment.get(name) for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL"))
+
+
+def write(environment: Mapping[str, str], data: Path) -> None:
+    """Keep what a stack runs with for the other commands; it holds secrets."""
+    kept = {name: value for name, value in environment.items() if name.startswith((PREFIX, "OPENAI_"))}
+    _write_private(data / "run.env", "".join(f"{name}={value}\n" for name, value in sorted(kept.items())))
+
+
+def read(given: Mapping[str, str], data: Path) -> dict[str, str]:
+    """The given environment; where it names nothing of ours, with what the last `colloquy run` wrote."""
+    if any(name.startswith(PREFIX) for name in given):
+        return dict(given)
+    try:
+        lines = (data / "run.env").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return dict(given)
+    return {**given, **dict(line.split("=", 1) for line in lines if "=" in line)}
+
+
+def _keys(data: Path) -> tuple[Path, Path]:
+    private, public = (data / "keys" / "private.pem").resolve(), (data / "keys" / "public.pem").resolve()
+    if not (private.exists() and public.exists()):
+        pair = generate_keypair()
+        private.parent.mkdir(parents=True, exist_ok=True)
+        _write_private(private, pair.private_pem)
+        _write_private(public, pair.public_pem)
+    return private, public
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner reads, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    draft.replace(path)
