@@ -1,4 +1,4 @@
-"""The last steps before PostgreSQL's programs: lay down root, ask to die with the launcher, become the program.
+"""The last steps before a program that must not outlive its launcher: lay down root, ask to die with it, become it.
 
 Run as a script (`python -I -S child.py PARENT UID GID PROGRAM ARGUMENT...`) and never imported: a `preexec_fn` would
 run Python between fork and exec, which may deadlock where the launcher has threads. It sees the standard library only.
