@@ -1,0 +1,1 @@
+"""The directory of sessions: which conversations there are, of whom, and how far along."""
