@@ -79,7 +79,7 @@ async def _serve(settled: Mapping[str, str], data: Path, postgres: EmbeddedPostg
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    supervisor = Supervisor(_processes(settled, data / "logs"))
+    supervisor = Supervisor(processes(settled, data / "logs"))
     watching = asyncio.create_task(_watch(postgres)) if postgres else None
     try:
         if not await _unless(stop, supervisor.start()):
@@ -123,20 +123,21 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     return False
 
 
-def _processes(settled: Mapping[str, str], logs: Path) -> list[Process]:
+def processes(settled: Mapping[str, str], logs: Path) -> list[Process]:
+    """Every process of a stack but PostgreSQL, in the order in which they start."""
     children = dict(settled)
-    processes = []
+    made = []
     if environment.uses_simulator(settled):
         address = settled[environment.SIMULATOR_LISTEN]
         children["OPENAI_BASE_URL"] = f"http://{address}/v1"
         command = [sys.executable, "-m", "services.simulator", "--port", address.rpartition(":")[2]]
         ready = f"http://{address}/v1/models"
-        processes.append(Process("simulator", command, children, logs / "simulator.log", ready))
+        made.append(Process("simulator", command, children, logs / "simulator.log", ready))
     for service in environment.SERVICES:
         command = [sys.executable, "-m", service.module]
         ready = f"http://{settled[service.metrics_listen]}/readyz"
-        processes.append(Process(service.name, command, children, logs / f"{service.name}.log", ready))
-    return processes
+        made.append(Process(service.name, command, children, logs / f"{service.name}.log", ready))
+    return made
 
 
 def _tell_urls(settled: Mapping[str, str], data: Path) -> None:

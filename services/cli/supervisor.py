@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
@@ -64,6 +66,11 @@ class Process:
             )
         return self.running
 
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self.running is not None:
+            self.running.kill()
+
     def last_words(self) -> str:
         """The last line of its log."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
@@ -82,29 +89,39 @@ class Supervisor:
         Raises:
             SupervisorError: a process ended, or did not become ready in time.
         """
-        for process in self._processes:
-            process.log.parent.mkdir(parents=True, exist_ok=True)
-            await process.spawn()
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
-            await asyncio.gather(*(_ready(process, http) for process in self._processes))
-        for process in self._processes:
-            process.keeper = asyncio.create_task(self._keep(process), name=f"keep-{process.name}")
+        await asyncio.gather(*(self.start_one(process) for process in self._processes))
 
     async def stop(self) -> None:
         """Stop everything, the last started first; each has its time to finish what it does."""
         for process in reversed(self._processes):
-            if process.keeper:
-                process.keeper.cancel()
-            running = process.running
-            if running is None or running.returncode is not None:
-                continue
-            running.terminate()
-            try:
-                async with asyncio.timeout(STOP_SECONDS):
-                    await running.wait()
-            except TimeoutError:
-                running.kill()
+            await self.stop_one(process)
+
+    async def start_one(self, process: Process) -> None:
+        """Start a process, wait until it is ready, and keep it running.
+
+        Raises:
+            SupervisorError: it ended, or did not become ready in time.
+        """
+        process.log.parent.mkdir(parents=True, exist_ok=True)
+        await process.spawn()
+        await _ready(process)
+        process.keeper = asyncio.create_task(self._keep(process), name=f"keep-{process.name}")
+
+    async def stop_one(self, process: Process) -> None:
+        """Stop a process for good; it has its time to finish what it does."""
+        if process.keeper:
+            process.keeper.cancel()
+            await asyncio.wait({process.keeper})
+        running = process.running
+        if running is None or running.returncode is not None:
+            return
+        running.terminate()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
                 await running.wait()
+        except TimeoutError:
+            running.kill()
+            await running.wait()
 
     async def _keep(self, process: Process) -> None:
         """Start a process again whenever it ends, at first at once and then more slowly."""
@@ -121,18 +138,17 @@ class Supervisor:
             tell(f"{process.name} runs again, as process {started.pid}")
 
 
-async def _ready(process: Process, http: aiohttp.ClientSession) -> None:
+async def _ready(process: Process) -> None:
     loop = asyncio.get_running_loop()
     give_up = loop.time() + READY_SECONDS
-    while True:
-        if process.running is not None and process.running.returncode is not None:
-            raise SupervisorError(f"{process.name} did not start: {process.last_words()}")
-        try:
-            async with http.get(process.ready_url) as response:
-                if response.status == 200:
-                    return
-        except (aiohttp.ClientError, TimeoutError):
-            pass
-        if loop.time() > give_up:
-            raise SupervisorError(f"{process.name} is not ready after {READY_SECONDS:.0f} s: {process.last_words()}")
-        await asyncio.sleep(0.1)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
+        while True:
+            if process.running is not None and process.running.returncode is not None:
+                raise SupervisorError(f"{process.name} did not start: {process.last_words()}")
+            with suppress(aiohttp.ClientError, TimeoutError):
+                async with http.get(process.ready_url) as response:
+                    if response.status == HTTPStatus.OK:
+                        return
+            if loop.time() > give_up:
+                raise SupervisorError(f"{process.name} is not ready in {READY_SECONDS:.0f} s: {process.last_words()}")
+            await asyncio.sleep(0.1)

@@ -1,0 +1,1 @@
+"""The product through its REST and gRPC faces: every process is real."""

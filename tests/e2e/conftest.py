@@ -1,0 +1,22 @@
+"""One running product for all end-to-end tests; a test that kills or reconfigures it leaves it as it found it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.databases import Database
+from tests.e2e.product import Caller, Product
+
+
+@pytest_asyncio.fixture(scope="session")
+async def product(database: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Product]:
+    async with Product(database, tmp_path_factory.mktemp("product")) as running:
+        await running.set_simulator(latency={"median_ms": 30, "sigma": 0.2})
+        yield running
+
+
+@pytest.fixture
+def ada(product: Product) -> Caller:
+    """A candidate nobody else is."""
+    return product.candidate()
