@@ -12,6 +12,7 @@ from migrations.heads import CONTEXTS
 from tests.databases import Database
 
 DIGEST = bytes(32)
+SEALED = {"sealed": True, "sealed_at": "now"}
 Row = Mapping[str, object]
 
 
@@ -75,11 +76,11 @@ def open_stream(history: psycopg.Connection) -> object:
         ({"max_turns": 0}, "streams_limits_positive"),
         ({"active_turn": uuid.uuid4()}, "streams_active_turn_leased"),
         (
-            {"sealed": True, "active_turn": uuid.uuid4(), "claim_id": uuid.uuid4(), "lease_until": "now"},
+            {**SEALED, "active_turn": uuid.uuid4(), "claim_id": uuid.uuid4(), "lease_until": "now"},
             "streams_sealed_is_quiet",
         ),
         ({"erased": True}, "streams_erased_is_empty"),
-        ({"erased": True, "sealed": True, "salt": DIGEST}, "streams_erased_is_empty"),
+        ({**SEALED, "erased": True, "salt": DIGEST}, "streams_erased_is_empty"),
         ({"head_digest": b"short"}, "streams_head_digest_length"),
     ],
 )
