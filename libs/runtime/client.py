@@ -99,9 +99,13 @@ def _timeout_seconds(cap_ms: float) -> float:
     return cap_ms / 1000
 
 
-def _metadata() -> tuple[tuple[str, str], ...]:
+def _metadata() -> grpc.aio.Metadata:
     call = context.current()
-    return call.outgoing() if call else ()
+    if call is None:
+        return grpc.aio.Metadata()
+    if not isinstance(call.outgoing, grpc.aio.Metadata):
+        call.outgoing = grpc.aio.Metadata(*call.identity())
+    return call.outgoing
 
 
 def _unless_cancelled() -> BaseException:

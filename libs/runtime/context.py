@@ -12,38 +12,58 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_CORRELATION_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
+MAX_CORRELATION_ID_CHARS = 128
 
-# Ids must differ, not be unguessable: a generator seeded by the system costs a fifth of a system call for each.
+# Ids must differ, not be unguessable: a generator seeded by the system costs less than a system call for each.
 _random = random.Random()
 
 
 class Call:
-    """One served call, or one round of a background loop. `fields` end in its log lines."""
+    """One served call, or one round of a background loop. `fields` end in its log lines.
 
-    __slots__ = ("authorization", "correlation_id", "fields", "metadata", "rpc", "span_id", "trace_flags", "trace_id")
+    Its ids are read or made when first asked for: by a call that it makes, else by its log line (see `logs`).
+    """
 
-    def __init__(self, correlation_id: str, traceparent: str, authorization: str, rpc: str) -> None:
-        known = _CORRELATION_ID.fullmatch(correlation_id)
-        self.correlation_id = correlation_id if known else f"{_random.getrandbits(128):032x}"
-        parent = _TRACEPARENT.fullmatch(traceparent)
-        self.trace_id, self.trace_flags = parent.groups() if parent else (f"{_random.getrandbits(128):032x}", "00")
-        self.span_id = f"{_random.getrandbits(64):016x}"
-        self.authorization = authorization
+    __slots__ = ("_ids", "_metadata", "_traceparent", "fields", "outgoing", "rpc")
+
+    def __init__(self, metadata: Mapping[str, str], rpc: str) -> None:
+        self._metadata = metadata
+        self._ids: tuple[str, str, str] | None = None
+        self._traceparent = ""
+        self.outgoing: object = None  # `identity()` as a client sends it, made once
         self.rpc = rpc
         self.fields: dict[str, str] = {}
-        self.metadata: tuple[tuple[str, str], ...] = ()
 
-    def outgoing(self) -> tuple[tuple[str, str], ...]:
-        """The gRPC metadata that each call made on behalf of this one carries."""
-        if not self.metadata:
-            self.metadata = (
-                ("x-correlation-id", self.correlation_id),
-                ("traceparent", f"00-{self.trace_id}-{self.span_id}-{self.trace_flags}"),
-                *((("authorization", self.authorization),) if self.authorization else ()),
-            )
-        return self.metadata
+    def ids(self) -> tuple[str, str, str]:
+        """Correlation id, trace id, trace flags: the caller's, or new ones where those are absent or malformed."""
+        if self._ids is None:
+            correlation_id = self._metadata.get("x-correlation-id", "")
+            if not (0 < len(correlation_id) <= MAX_CORRELATION_ID_CHARS and correlation_id.isascii()):
+                correlation_id = _random_hex(128)
+            parent = _TRACEPARENT.fullmatch(self._metadata.get("traceparent", ""))
+            trace_id, flags = parent.groups() if parent else (_random_hex(128), "00")
+            self._ids = (correlation_id if correlation_id.isprintable() else _random_hex(128), trace_id, flags)
+        return self._ids
+
+    def authorization(self) -> str:
+        return self._metadata.get("authorization", "")
+
+    def traceparent(self) -> str:
+        """What to hand on: the caller's trace, with this hop's own span as the parent."""
+        if not self._traceparent:
+            _, trace_id, flags = self.ids()
+            self._traceparent = f"00-{trace_id}-{_random_hex(64)}-{flags}"
+        return self._traceparent
+
+    def identity(self) -> list[tuple[str, str]]:
+        """The metadata that each call made on behalf of this one carries."""
+        pairs = [("x-correlation-id", self.ids()[0]), ("traceparent", self.traceparent())]
+        return [*pairs, ("authorization", self.authorization())] if self.authorization() else pairs
+
+
+def _random_hex(bits: int) -> str:
+    return f"{_random.getrandbits(bits):0{bits // 4}x}"
 
 
 _call: ContextVar[Call | None] = ContextVar("call", default=None)
@@ -55,8 +75,7 @@ def begin(metadata: Mapping[str, str], *, budget_ms: float | None = None, rpc: s
 
     What is absent or malformed is made anew. Used by the server interceptor; elsewhere prefer `serving`.
     """
-    get = metadata.get
-    call = Call(get("x-correlation-id", ""), get("traceparent", ""), get("authorization", ""), rpc)
+    call = Call(metadata, rpc)
     _call.set(call)
     _deadline.set(None if budget_ms is None else time.monotonic() + budget_ms / 1000)
     return call
@@ -83,19 +102,19 @@ def current() -> Call | None:
 def correlation_id() -> str:
     """The id that joins all log lines of one user request; empty outside a call."""
     call = _call.get()
-    return call.correlation_id if call else ""
+    return call.ids()[0] if call else ""
 
 
 def traceparent() -> str:
     """The W3C traceparent to hand on, with this hop's span as the parent; empty outside a call."""
     call = _call.get()
-    return f"00-{call.trace_id}-{call.span_id}-{call.trace_flags}" if call else ""
+    return call.traceparent() if call else ""
 
 
 def authorization() -> str:
     """The caller's `authorization` value, to be verified; empty where there is none."""
     call = _call.get()
-    return call.authorization if call else ""
+    return call.authorization() if call else ""
 
 
 def bind(**fields: object) -> None:

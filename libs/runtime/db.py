@@ -21,7 +21,6 @@ from typing import Any, TypeAlias, TypeVar
 import psycopg
 from prometheus_client import Histogram
 from psycopg.rows import namedtuple_row
-from sqlalchemy import exc
 
 from libs.runtime import telemetry
 from libs.runtime.errors import Unavailable
@@ -162,11 +161,9 @@ class Database(Session):
             return await self._pool.take()
         except TimeoutError:
             raise Unavailable from DatabaseError("", "", "no connection became free in time")
-        except exc.DBAPIError as error:
-            if isinstance(error.orig, psycopg.Error):
-                failure = _typed(error.orig)
-                raise failure from failure.__cause__
-            raise
+        except psycopg.Error as error:
+            failure = _typed(error)
+            raise failure from failure.__cause__
 
 
 _BEGIN = Statement("begin", "BEGIN ISOLATION LEVEL READ COMMITTED")
@@ -185,10 +182,14 @@ async def _execute(connection: Connection, statement: Statement, params: Paramet
         failure = _typed(error)
         raise failure from failure.__cause__
     finally:
-        child = _children.get(statement.name)
-        if child is None:
-            child = _children[statement.name] = STATEMENT_SECONDS.labels(statement.name)
-        child.observe(perf_counter() - started)
+        telemetry.later(_observe, statement.name, perf_counter() - started)
+
+
+def _observe(statement: str, seconds: float) -> None:
+    child = _children.get(statement)
+    if child is None:
+        child = _children[statement] = STATEMENT_SECONDS.labels(statement)
+    child.observe(seconds)
 
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html

@@ -7,28 +7,28 @@ function, and raises `ColloquyError`s. Any other exception reaches the client as
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from time import perf_counter
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 from prometheus_client import Histogram
 
-from libs.runtime import context, status, telemetry
+from libs.runtime import context, logs, status, telemetry
 from libs.runtime.errors import ColloquyError, Internal, Unimplemented
 
 RPC_SECONDS = telemetry.histogram(
     "rpc_server_seconds", "From a request's arrival to its status.", telemetry.RPC_EDGES, ("method", "code")
 )
 _LEVELS = {
-    "INTERNAL": logging.ERROR,
-    "UNAVAILABLE": logging.WARNING,
-    "DEADLINE_EXCEEDED": logging.WARNING,
-    "CANCELLED": logging.WARNING,
+    "INTERNAL": "error",
+    "UNAVAILABLE": "warning",
+    "DEADLINE_EXCEEDED": "warning",
+    "CANCELLED": "warning",
 }
 _CAUSE_CHARS = 300
+_NONE: Mapping[str, object] = {}
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -70,13 +70,13 @@ class _Served:
         self, behaviour: Callable[[_Request, _Context], Awaitable[_Response]]
     ) -> Callable[[_Request, _Context], Awaitable[_Response]]:
         async def serve(request: _Request, rpc: _Context) -> _Response:
-            started = perf_counter()
+            started = time.perf_counter()
             call = self._begin(rpc)
             try:
                 response = await behaviour(request, rpc)
             except (Exception, asyncio.CancelledError) as raised:
                 await self._fail(raised, rpc, call, started)
-            self._finish(call, started, "OK", {})
+            self._finish(call, started, "OK", _NONE)
             return response
 
         return serve
@@ -85,7 +85,7 @@ class _Served:
         self, behaviour: Callable[[_Request, _Context], AsyncGenerator[_Response, None]]
     ) -> Callable[[_Request, _Context], Awaitable[None]]:
         async def serve(request: _Request, rpc: _Context) -> None:
-            started = perf_counter()
+            started = time.perf_counter()
             call = self._begin(rpc)
             try:
                 async with aclosing(behaviour(request, rpc)) as messages:
@@ -93,7 +93,7 @@ class _Served:
                         await rpc.write(message)
             except (Exception, asyncio.CancelledError) as raised:
                 await self._fail(raised, rpc, call, started)
-            self._finish(call, started, "OK", {})
+            self._finish(call, started, "OK", _NONE)
 
         return serve
 
@@ -105,25 +105,30 @@ class _Served:
     async def _fail(self, raised: BaseException, rpc: _Context, call: context.Call, started: float) -> NoReturn:
         if isinstance(raised, asyncio.CancelledError) and _caller_has_gone(rpc):
             late = context.remaining_ms() == 0
-            self._finish(call, started, "DEADLINE_EXCEEDED" if late else "CANCELLED", {})
+            self._finish(call, started, "DEADLINE_EXCEEDED" if late else "CANCELLED", _NONE)
             raise raised
         error = _typed(raised)
         code = status.CODES[error.reason]
         fields: dict[str, object] = {"reason": error.reason.value}
         if isinstance(error, Internal):
-            fields["exception"] = telemetry.traceback_text(raised)
+            fields["exception"] = logs.traceback_text(raised)
         elif error.__cause__:
             fields["cause"] = f"{type(error.__cause__).__name__}: {error.__cause__}"[:_CAUSE_CHARS]
         self._finish(call, started, code.name, fields)
         await rpc.abort(code, error.detail, status.trailers(error))
 
-    def _finish(self, call: context.Call, started: float, code: str, fields: dict[str, object]) -> None:
-        seconds = perf_counter() - started
+    def _finish(self, call: context.Call, started: float, code: str, fields: Mapping[str, object]) -> None:
+        logs.later(self._leave, call, code, time.time(), time.perf_counter() - started, fields)
+        if _LEVELS.get(code) == "error":
+            logs.flush()
+
+    def _leave(self, call: context.Call, code: str, at: float, seconds: float, fields: Mapping[str, object]) -> bytes:
         child = self._seconds.get(code)
         if child is None:
             child = self._seconds[code] = RPC_SECONDS.labels(self._method, code)
         child.observe(seconds)
-        telemetry.log_rpc(call, code, seconds * 1000, _LEVELS.get(code, logging.INFO), fields)
+        fields = {"code": code, "duration_ms": round(seconds * 1000, 3), **fields}
+        return logs.line(_LEVELS.get(code, "info"), "rpc", at, call, fields)
 
 
 def _caller_has_gone(rpc: _Context) -> bool:

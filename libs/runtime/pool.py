@@ -59,7 +59,7 @@ class Pool:
 
         Raises:
             TimeoutError: all were in use for a second.
-            sqlalchemy.exc.DBAPIError: the server cannot be reached.
+            psycopg.Error: the server cannot be reached.
         """
         if self._free.locked():
             async with asyncio.timeout(WAIT_SECONDS):

@@ -31,7 +31,7 @@ from grpc_reflection.v1alpha import reflection
 from libs.runtime import context, interceptor, telemetry
 from libs.runtime.config import Address, ConfigError
 
-LEVELS = ("debug", "info", "warning", "error")
+LEVELS = tuple(telemetry.LEVELS)
 BIND_RETRY_SECONDS = 2.0
 NOT_SERVING_SECONDS = 0.5
 GRACE_SECONDS = 20.0  # above the longest turn, a chat's 15 s
