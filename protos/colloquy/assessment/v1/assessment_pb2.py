@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'colloquy/assessment/v1/assessment.proto\x12\x16\x63olloquy.assessment.v1\"\"\n\x12ResolvePlanRequest\x12\x0c\n\x04plan\x18\x01 \x01(\t\"L\n\x13ResolvePlanResponse\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x14\n\x0c\x62\x61nk_version\x18\x02 \x01(\t\x12\x11\n\tmax_items\x18\x03 \x01(\x05\"7\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05skill\x18\x02 \x01(\t\x12\x0f\n\x07wording\x18\x03 \x01(\t\"\x89\x01\n\x04Plan\x12\x13\n\x0b\x61pplied_seq\x18\x01 \x01(\x03\x12+\n\x05items\x18\x02 \x03(\x0b\x32\x1c.colloquy.assessment.v1.Item\x12\x13\n\x0b\x64one_reason\x18\x03 \x01(\t\x12\x14\n\x0c\x63losing_text\x18\x04 \x01(\t\x12\x14\n\x0c\x62\x61nk_version\x18\x05 \x01(\t\"g\n\x15StartInterviewRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x14\n\x0c\x62\x61nk_version\x18\x03 \x01(\t\x12\x16\n\x0e\x63\x61ndidate_name\x18\x04 \x01(\t\"Z\n\x16StartInterviewResponse\x12*\n\x04plan\x18\x01 \x01(\x0b\x32\x1c.colloquy.assessment.v1.Plan\x12\x14\n\x0copening_text\x18\x02 \x01(\t\"\x7f\n\x0b\x41ppliedTurn\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x03\x12\x17\n\x0fprevious_digest\x18\x03 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x15\n\ritem_answered\x18\x05 \x01(\t\x12\x12\n\nitem_asked\x18\x06 \x01(\t\"z\n\x0eInterviewTurns\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x32\n\x05turns\x18\x02 \x03(\x0b\x32#.colloquy.assessment.v1.AppliedTurn\x12\x10\n\x08last_seq\x18\x03 \x01(\x03\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\"j\n\x0eGetPlanRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61se_seq\x18\x02 \x01(\x03\x12\x32\n\x05turns\x18\x03 \x03(\x0b\x32#.colloquy.assessment.v1.AppliedTurn\"=\n\x0fGetPlanResponse\x12*\n\x04plan\x18\x01 \x01(\x0b\x32\x1c.colloquy.assessment.v1.Plan\"\x9f\x01\n\x13\x41ssessAnswerRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x14\n\x0c\x62\x61nk_version\x18\x03 \x01(\t\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12\x15\n\rquestion_text\x18\x05 \x01(\t\x12\x13\n\x0b\x61nswer_text\x18\x06 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x07 \x01(\x08\"\xf9\x01\n\x14\x41ssessAnswerResponse\x12\x41\n\x05state\x18\x01 \x01(\x0e\x32\x32.colloquy.assessment.v1.AssessAnswerResponse.State\x12\r\n\x05level\x18\x02 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x05 \x01(\x03\"F\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_SCORED\x10\x01\x12\x14\n\x10STATE_UNSCORABLE\x10\x02\"M\n\x11\x41pplyTurnsRequest\x12\x38\n\x08sessions\x18\x01 \x03(\x0b\x32&.colloquy.assessment.v1.InterviewTurns\"\xff\x02\n\x12\x41pplyTurnsResponse\x12\x42\n\x07results\x18\x01 \x03(\x0b\x32\x31.colloquy.assessment.v1.ApplyTurnsResponse.Result\x1a\x89\x01\n\x06Result\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x43\n\x07outcome\x18\x02 \x01(\x0e\x32\x32.colloquy.assessment.v1.ApplyTurnsResponse.Outcome\x12\x13\n\x0b\x61pplied_seq\x18\x03 \x01(\x03\x12\x11\n\tcompleted\x18\x04 \x01(\x08\"\x98\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x0f\n\x0bOUTCOME_GAP\x10\x03\x12\x12\n\x0eOUTCOME_ABSENT\x10\x04\x12\x14\n\x10OUTCOME_DIVERGED\x10\x05\x12\x12\n\x0eOUTCOME_ERASED\x10\x06\">\n\x13ListUnscoredRequest\x12\x13\n\x0bmax_answers\x18\x01 \x01(\x05\x12\x12\n\nmin_age_ms\x18\x02 \x01(\x05\"\xc3\x01\n\x14ListUnscoredResponse\x12\x46\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x35.colloquy.assessment.v1.ListUnscoredResponse.Unscored\x1a\x63\n\x08Unscored\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12\x14\n\x0c\x62\x61nk_version\x18\x05 \x01(\t\"&\n\x10GetReportRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x13\n\x11GetReportResponse\"+\n\x15\x45raseInterviewRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x18\n\x16\x45raseInterviewResponse*\xc5\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x02\x12\x1a\n\x16\x45RROR_REASON_MALFORMED\x10\x03\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x04\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x05\x32\xd6\x06\n\x11\x41ssessmentService\x12\x66\n\x0bResolvePlan\x12*.colloquy.assessment.v1.ResolvePlanRequest\x1a+.colloquy.assessment.v1.ResolvePlanResponse\x12o\n\x0eStartInterview\x12-.colloquy.assessment.v1.StartInterviewRequest\x1a..colloquy.assessment.v1.StartInterviewResponse\x12Z\n\x07GetPlan\x12&.colloquy.assessment.v1.GetPlanRequest\x1a\'.colloquy.assessment.v1.GetPlanResponse\x12i\n\x0c\x41ssessAnswer\x12+.colloquy.assessment.v1.AssessAnswerRequest\x1a,.colloquy.assessment.v1.AssessAnswerResponse\x12\x63\n\nApplyTurns\x12).colloquy.assessment.v1.ApplyTurnsRequest\x1a*.colloquy.assessment.v1.ApplyTurnsResponse\x12i\n\x0cListUnscored\x12+.colloquy.assessment.v1.ListUnscoredRequest\x1a,.colloquy.assessment.v1.ListUnscoredResponse\x12`\n\tGetReport\x12(.colloquy.assessment.v1.GetReportRequest\x1a).colloquy.assessment.v1.GetReportResponse\x12o\n\x0e\x45raseInterview\x12-.colloquy.assessment.v1.EraseInterviewRequest\x1a..colloquy.assessment.v1.EraseInterviewResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'colloquy/assessment/v1/assessment.proto\x12\x16\x63olloquy.assessment.v1\"\"\n\x12ResolvePlanRequest\x12\x0c\n\x04plan\x18\x01 \x01(\t\"L\n\x13ResolvePlanResponse\x12\x0c\n\x04plan\x18\x01 \x01(\t\x12\x14\n\x0c\x62\x61nk_version\x18\x02 \x01(\t\x12\x11\n\tmax_items\x18\x03 \x01(\x05\"7\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05skill\x18\x02 \x01(\t\x12\x0f\n\x07wording\x18\x03 \x01(\t\"\x89\x01\n\x04Plan\x12\x13\n\x0b\x61pplied_seq\x18\x01 \x01(\x03\x12+\n\x05items\x18\x02 \x03(\x0b\x32\x1c.colloquy.assessment.v1.Item\x12\x13\n\x0b\x64one_reason\x18\x03 \x01(\t\x12\x14\n\x0c\x63losing_text\x18\x04 \x01(\t\x12\x14\n\x0c\x62\x61nk_version\x18\x05 \x01(\t\"g\n\x15StartInterviewRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0c\n\x04plan\x18\x02 \x01(\t\x12\x14\n\x0c\x62\x61nk_version\x18\x03 \x01(\t\x12\x16\n\x0e\x63\x61ndidate_name\x18\x04 \x01(\t\"Z\n\x16StartInterviewResponse\x12*\n\x04plan\x18\x01 \x01(\x0b\x32\x1c.colloquy.assessment.v1.Plan\x12\x14\n\x0copening_text\x18\x02 \x01(\t\"\x7f\n\x0b\x41ppliedTurn\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x0b\n\x03seq\x18\x02 \x01(\x03\x12\x17\n\x0fprevious_digest\x18\x03 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x15\n\ritem_answered\x18\x05 \x01(\t\x12\x12\n\nitem_asked\x18\x06 \x01(\t\"\x93\x01\n\x0eInterviewTurns\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x32\n\x05turns\x18\x02 \x03(\x0b\x32#.colloquy.assessment.v1.AppliedTurn\x12\x10\n\x08last_seq\x18\x03 \x01(\x03\x12\x0e\n\x06sealed\x18\x04 \x01(\x08\x12\x17\n\x0freplaces_digest\x18\x05 \x01(\x0c\"j\n\x0eGetPlanRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61se_seq\x18\x02 \x01(\x03\x12\x32\n\x05turns\x18\x03 \x03(\x0b\x32#.colloquy.assessment.v1.AppliedTurn\"=\n\x0fGetPlanResponse\x12*\n\x04plan\x18\x01 \x01(\x0b\x32\x1c.colloquy.assessment.v1.Plan\"\x9f\x01\n\x13\x41ssessAnswerRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x14\n\x0c\x62\x61nk_version\x18\x03 \x01(\t\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12\x15\n\rquestion_text\x18\x05 \x01(\t\x12\x13\n\x0b\x61nswer_text\x18\x06 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x07 \x01(\x08\"\xf9\x01\n\x14\x41ssessAnswerResponse\x12\x41\n\x05state\x18\x01 \x01(\x0e\x32\x32.colloquy.assessment.v1.AssessAnswerResponse.State\x12\r\n\x05level\x18\x02 \x01(\x05\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x05 \x01(\x03\"F\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_SCORED\x10\x01\x12\x14\n\x10STATE_UNSCORABLE\x10\x02\"M\n\x11\x41pplyTurnsRequest\x12\x38\n\x08sessions\x18\x01 \x03(\x0b\x32&.colloquy.assessment.v1.InterviewTurns\"\x94\x03\n\x12\x41pplyTurnsResponse\x12\x42\n\x07results\x18\x01 \x03(\x0b\x32\x31.colloquy.assessment.v1.ApplyTurnsResponse.Result\x1a\x9e\x01\n\x06Result\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x43\n\x07outcome\x18\x02 \x01(\x0e\x32\x32.colloquy.assessment.v1.ApplyTurnsResponse.Outcome\x12\x13\n\x0b\x61pplied_seq\x18\x03 \x01(\x03\x12\x11\n\tcompleted\x18\x04 \x01(\x08\x12\x13\n\x0bhead_digest\x18\x05 \x01(\x0c\"\x98\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x0e\n\nOUTCOME_OK\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x0f\n\x0bOUTCOME_GAP\x10\x03\x12\x12\n\x0eOUTCOME_ABSENT\x10\x04\x12\x14\n\x10OUTCOME_DIVERGED\x10\x05\x12\x12\n\x0eOUTCOME_ERASED\x10\x06\">\n\x13ListUnscoredRequest\x12\x13\n\x0bmax_answers\x18\x01 \x01(\x05\x12\x12\n\nmin_age_ms\x18\x02 \x01(\x05\"\xc3\x01\n\x14ListUnscoredResponse\x12\x46\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x35.colloquy.assessment.v1.ListUnscoredResponse.Unscored\x1a\x63\n\x08Unscored\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12\x14\n\x0c\x62\x61nk_version\x18\x05 \x01(\t\"&\n\x10GetReportRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x13\n\x11GetReportResponse\"+\n\x15\x45raseInterviewRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x18\n\x16\x45raseInterviewResponse*\xc5\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x02\x12\x1a\n\x16\x45RROR_REASON_MALFORMED\x10\x03\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x04\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x05\x32\xd6\x06\n\x11\x41ssessmentService\x12\x66\n\x0bResolvePlan\x12*.colloquy.assessment.v1.ResolvePlanRequest\x1a+.colloquy.assessment.v1.ResolvePlanResponse\x12o\n\x0eStartInterview\x12-.colloquy.assessment.v1.StartInterviewRequest\x1a..colloquy.assessment.v1.StartInterviewResponse\x12Z\n\x07GetPlan\x12&.colloquy.assessment.v1.GetPlanRequest\x1a\'.colloquy.assessment.v1.GetPlanResponse\x12i\n\x0c\x41ssessAnswer\x12+.colloquy.assessment.v1.AssessAnswerRequest\x1a,.colloquy.assessment.v1.AssessAnswerResponse\x12\x63\n\nApplyTurns\x12).colloquy.assessment.v1.ApplyTurnsRequest\x1a*.colloquy.assessment.v1.ApplyTurnsResponse\x12i\n\x0cListUnscored\x12+.colloquy.assessment.v1.ListUnscoredRequest\x1a,.colloquy.assessment.v1.ListUnscoredResponse\x12`\n\tGetReport\x12(.colloquy.assessment.v1.GetReportRequest\x1a).colloquy.assessment.v1.GetReportResponse\x12o\n\x0e\x45raseInterview\x12-.colloquy.assessment.v1.EraseInterviewRequest\x1a..colloquy.assessment.v1.EraseInterviewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'colloquy.assessment.v1.assessment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORREASON']._serialized_start=2273
-  _globals['_ERRORREASON']._serialized_end=2470
+  _globals['_ERRORREASON']._serialized_start=2320
+  _globals['_ERRORREASON']._serialized_end=2517
   _globals['_RESOLVEPLANREQUEST']._serialized_start=67
   _globals['_RESOLVEPLANREQUEST']._serialized_end=101
   _globals['_RESOLVEPLANRESPONSE']._serialized_start=103
@@ -47,40 +47,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTINTERVIEWRESPONSE']._serialized_end=573
   _globals['_APPLIEDTURN']._serialized_start=575
   _globals['_APPLIEDTURN']._serialized_end=702
-  _globals['_INTERVIEWTURNS']._serialized_start=704
-  _globals['_INTERVIEWTURNS']._serialized_end=826
-  _globals['_GETPLANREQUEST']._serialized_start=828
-  _globals['_GETPLANREQUEST']._serialized_end=934
-  _globals['_GETPLANRESPONSE']._serialized_start=936
-  _globals['_GETPLANRESPONSE']._serialized_end=997
-  _globals['_ASSESSANSWERREQUEST']._serialized_start=1000
-  _globals['_ASSESSANSWERREQUEST']._serialized_end=1159
-  _globals['_ASSESSANSWERRESPONSE']._serialized_start=1162
-  _globals['_ASSESSANSWERRESPONSE']._serialized_end=1411
-  _globals['_ASSESSANSWERRESPONSE_STATE']._serialized_start=1341
-  _globals['_ASSESSANSWERRESPONSE_STATE']._serialized_end=1411
-  _globals['_APPLYTURNSREQUEST']._serialized_start=1413
-  _globals['_APPLYTURNSREQUEST']._serialized_end=1490
-  _globals['_APPLYTURNSRESPONSE']._serialized_start=1493
-  _globals['_APPLYTURNSRESPONSE']._serialized_end=1876
-  _globals['_APPLYTURNSRESPONSE_RESULT']._serialized_start=1584
-  _globals['_APPLYTURNSRESPONSE_RESULT']._serialized_end=1721
-  _globals['_APPLYTURNSRESPONSE_OUTCOME']._serialized_start=1724
-  _globals['_APPLYTURNSRESPONSE_OUTCOME']._serialized_end=1876
-  _globals['_LISTUNSCOREDREQUEST']._serialized_start=1878
-  _globals['_LISTUNSCOREDREQUEST']._serialized_end=1940
-  _globals['_LISTUNSCOREDRESPONSE']._serialized_start=1943
-  _globals['_LISTUNSCOREDRESPONSE']._serialized_end=2138
-  _globals['_LISTUNSCOREDRESPONSE_UNSCORED']._serialized_start=2039
-  _globals['_LISTUNSCOREDRESPONSE_UNSCORED']._serialized_end=2138
-  _globals['_GETREPORTREQUEST']._serialized_start=2140
-  _globals['_GETREPORTREQUEST']._serialized_end=2178
-  _globals['_GETREPORTRESPONSE']._serialized_start=2180
-  _globals['_GETREPORTRESPONSE']._serialized_end=2199
-  _globals['_ERASEINTERVIEWREQUEST']._serialized_start=2201
-  _globals['_ERASEINTERVIEWREQUEST']._serialized_end=2244
-  _globals['_ERASEINTERVIEWRESPONSE']._serialized_start=2246
-  _globals['_ERASEINTERVIEWRESPONSE']._serialized_end=2270
-  _globals['_ASSESSMENTSERVICE']._serialized_start=2473
-  _globals['_ASSESSMENTSERVICE']._serialized_end=3327
+  _globals['_INTERVIEWTURNS']._serialized_start=705
+  _globals['_INTERVIEWTURNS']._serialized_end=852
+  _globals['_GETPLANREQUEST']._serialized_start=854
+  _globals['_GETPLANREQUEST']._serialized_end=960
+  _globals['_GETPLANRESPONSE']._serialized_start=962
+  _globals['_GETPLANRESPONSE']._serialized_end=1023
+  _globals['_ASSESSANSWERREQUEST']._serialized_start=1026
+  _globals['_ASSESSANSWERREQUEST']._serialized_end=1185
+  _globals['_ASSESSANSWERRESPONSE']._serialized_start=1188
+  _globals['_ASSESSANSWERRESPONSE']._serialized_end=1437
+  _globals['_ASSESSANSWERRESPONSE_STATE']._serialized_start=1367
+  _globals['_ASSESSANSWERRESPONSE_STATE']._serialized_end=1437
+  _globals['_APPLYTURNSREQUEST']._serialized_start=1439
+  _globals['_APPLYTURNSREQUEST']._serialized_end=1516
+  _globals['_APPLYTURNSRESPONSE']._serialized_start=1519
+  _globals['_APPLYTURNSRESPONSE']._serialized_end=1923
+  _globals['_APPLYTURNSRESPONSE_RESULT']._serialized_start=1610
+  _globals['_APPLYTURNSRESPONSE_RESULT']._serialized_end=1768
+  _globals['_APPLYTURNSRESPONSE_OUTCOME']._serialized_start=1771
+  _globals['_APPLYTURNSRESPONSE_OUTCOME']._serialized_end=1923
+  _globals['_LISTUNSCOREDREQUEST']._serialized_start=1925
+  _globals['_LISTUNSCOREDREQUEST']._serialized_end=1987
+  _globals['_LISTUNSCOREDRESPONSE']._serialized_start=1990
+  _globals['_LISTUNSCOREDRESPONSE']._serialized_end=2185
+  _globals['_LISTUNSCOREDRESPONSE_UNSCORED']._serialized_start=2086
+  _globals['_LISTUNSCOREDRESPONSE_UNSCORED']._serialized_end=2185
+  _globals['_GETREPORTREQUEST']._serialized_start=2187
+  _globals['_GETREPORTREQUEST']._serialized_end=2225
+  _globals['_GETREPORTRESPONSE']._serialized_start=2227
+  _globals['_GETREPORTRESPONSE']._serialized_end=2246
+  _globals['_ERASEINTERVIEWREQUEST']._serialized_start=2248
+  _globals['_ERASEINTERVIEWREQUEST']._serialized_end=2291
+  _globals['_ERASEINTERVIEWRESPONSE']._serialized_start=2293
+  _globals['_ERASEINTERVIEWRESPONSE']._serialized_end=2317
+  _globals['_ASSESSMENTSERVICE']._serialized_start=2520
+  _globals['_ASSESSMENTSERVICE']._serialized_end=3374
 # @@protoc_insertion_point(module_scope)

@@ -295,12 +295,19 @@ class InterviewTurns(_message.Message):
     TURNS_FIELD_NUMBER: _builtins.int
     LAST_SEQ_FIELD_NUMBER: _builtins.int
     SEALED_FIELD_NUMBER: _builtins.int
+    REPLACES_DIGEST_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     last_seq: _builtins.int
     """The number of turns in the ledger."""
     sealed: _builtins.bool
     """Whether the ledger is sealed."""
+    replaces_digest: _builtins.bytes
+    """After a DIVERGED only: the head_digest of that result, sent with a run that starts at seq 1 (or
+    is empty, of an empty ledger) and was read from the ledger after that result. Where the
+    interview still has this digest, and the run does not show that it is the ledger's, the run
+    replaces it.
+    """
     @_builtins.property
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedTurn]:
         """Ascending by seq, without a gap; may be empty."""
@@ -312,10 +319,11 @@ class InterviewTurns(_message.Message):
         turns: _abc.Iterable[Global___AppliedTurn] | None = ...,
         last_seq: _builtins.int = ...,
         sealed: _builtins.bool = ...,
+        replaces_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_seq", b"last_seq", "sealed", b"sealed", "session_id", b"session_id", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_seq", b"last_seq", "replaces_digest", b"replaces_digest", "sealed", b"sealed", "session_id", b"session_id", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -523,7 +531,7 @@ class ApplyTurnsResponse(_message.Message):
         OUTCOME_UNSPECIFIED: ApplyTurnsResponse._Outcome.ValueType  # 0
         """Never sent."""
         OUTCOME_OK: ApplyTurnsResponse._Outcome.ValueType  # 1
-        """Something was folded."""
+        """Something was folded, or the interview was completed."""
         OUTCOME_DUPLICATE: ApplyTurnsResponse._Outcome.ValueType  # 2
         """Everything in the run was folded before."""
         OUTCOME_GAP: ApplyTurnsResponse._Outcome.ValueType  # 3
@@ -531,7 +539,9 @@ class ApplyTurnsResponse(_message.Message):
         OUTCOME_ABSENT: ApplyTurnsResponse._Outcome.ValueType  # 4
         """There is no interview: StartInterview is needed."""
         OUTCOME_DIVERGED: ApplyTurnsResponse._Outcome.ValueType  # 5
-        """The projection and the ledger differ (a restore): it must be folded again from 0."""
+        """The projection and the ledger differ (a restore): it must be folded again from 0. Also a run
+        that was read so long ago that it ends, with its ledger, before applied_seq: read it again.
+        """
         OUTCOME_ERASED: ApplyTurnsResponse._Outcome.ValueType  # 6
         """The session was erased: nothing to fold any more."""
 
@@ -541,7 +551,7 @@ class ApplyTurnsResponse(_message.Message):
     OUTCOME_UNSPECIFIED: ApplyTurnsResponse.Outcome.ValueType  # 0
     """Never sent."""
     OUTCOME_OK: ApplyTurnsResponse.Outcome.ValueType  # 1
-    """Something was folded."""
+    """Something was folded, or the interview was completed."""
     OUTCOME_DUPLICATE: ApplyTurnsResponse.Outcome.ValueType  # 2
     """Everything in the run was folded before."""
     OUTCOME_GAP: ApplyTurnsResponse.Outcome.ValueType  # 3
@@ -549,7 +559,9 @@ class ApplyTurnsResponse(_message.Message):
     OUTCOME_ABSENT: ApplyTurnsResponse.Outcome.ValueType  # 4
     """There is no interview: StartInterview is needed."""
     OUTCOME_DIVERGED: ApplyTurnsResponse.Outcome.ValueType  # 5
-    """The projection and the ledger differ (a restore): it must be folded again from 0."""
+    """The projection and the ledger differ (a restore): it must be folded again from 0. Also a run
+    that was read so long ago that it ends, with its ledger, before applied_seq: read it again.
+    """
     OUTCOME_ERASED: ApplyTurnsResponse.Outcome.ValueType  # 6
     """The session was erased: nothing to fold any more."""
 
@@ -563,6 +575,7 @@ class ApplyTurnsResponse(_message.Message):
         OUTCOME_FIELD_NUMBER: _builtins.int
         APPLIED_SEQ_FIELD_NUMBER: _builtins.int
         COMPLETED_FIELD_NUMBER: _builtins.int
+        HEAD_DIGEST_FIELD_NUMBER: _builtins.int
         session_id: _builtins.str
         """The session."""
         outcome: Global___ApplyTurnsResponse.Outcome.ValueType
@@ -571,6 +584,8 @@ class ApplyTurnsResponse(_message.Message):
         """The number of turns folded now."""
         completed: _builtins.bool
         """Whether the interview is sealed here and folded to its end."""
+        head_digest: _builtins.bytes
+        """The digest after applied_seq, 32 bytes; empty where there is no interview."""
         def __init__(
             self,
             *,
@@ -578,10 +593,11 @@ class ApplyTurnsResponse(_message.Message):
             outcome: Global___ApplyTurnsResponse.Outcome.ValueType = ...,
             applied_seq: _builtins.int = ...,
             completed: _builtins.bool = ...,
+            head_digest: _builtins.bytes = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_seq", b"applied_seq", "completed", b"completed", "outcome", b"outcome", "session_id", b"session_id"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_seq", b"applied_seq", "completed", b"completed", "head_digest", b"head_digest", "outcome", b"outcome", "session_id", b"session_id"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

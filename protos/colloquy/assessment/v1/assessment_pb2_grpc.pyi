@@ -57,7 +57,9 @@ class AssessmentServiceStub:
     """GetPlan chooses what to ask after base_seq turns, by local arithmetic, without a model.
 
     Effect: folds `turns` first, as ApplyTurns would; otherwise none. Idempotent.
-    A plan whose applied_seq is not base_seq must not be used: more turns are needed.
+    A plan whose applied_seq is not base_seq must not be used: the turns after applied_seq are
+    needed. Where the turns show that the interview and the ledger differ, that is all of them: the
+    answer is the plan at 0.
     Errors: NOT_FOUND (absent or erased), UNAVAILABLE.
     """
     AssessAnswer: _grpc.UnaryUnaryMultiCallable[_assessment_pb2.AssessAnswerRequest, _assessment_pb2.AssessAnswerResponse]
@@ -73,7 +75,11 @@ class AssessmentServiceStub:
     ApplyTurns: _grpc.UnaryUnaryMultiCallable[_assessment_pb2.ApplyTurnsRequest, _assessment_pb2.ApplyTurnsResponse]
     """ApplyTurns folds committed turns, of several sessions at once, in order of seq.
 
-    Effect: per session all of its turns that follow applied_seq without a gap, or none.
+    Effect: per session all of its turns that follow applied_seq without a gap, or none. With
+    `sealed` and applied_seq = last_seq the interview is completed. A batch may be empty.
+    A run from seq 1 whose digest at applied_seq is another replaces all that was folded, and so
+    does one whose `replaces_digest` is the interview's; both leave an error in the log. Scores stay
+    with their turns.
     Idempotent: a turn that is applied already is a DUPLICATE. Each session has its own result.
     Errors: INVALID_FIELD, UNAVAILABLE.
     """
@@ -121,7 +127,9 @@ class AssessmentServiceAsyncStub(AssessmentServiceStub):
     """GetPlan chooses what to ask after base_seq turns, by local arithmetic, without a model.
 
     Effect: folds `turns` first, as ApplyTurns would; otherwise none. Idempotent.
-    A plan whose applied_seq is not base_seq must not be used: more turns are needed.
+    A plan whose applied_seq is not base_seq must not be used: the turns after applied_seq are
+    needed. Where the turns show that the interview and the ledger differ, that is all of them: the
+    answer is the plan at 0.
     Errors: NOT_FOUND (absent or erased), UNAVAILABLE.
     """
     AssessAnswer: _aio.UnaryUnaryMultiCallable[_assessment_pb2.AssessAnswerRequest, _assessment_pb2.AssessAnswerResponse]  # type: ignore[assignment]
@@ -137,7 +145,11 @@ class AssessmentServiceAsyncStub(AssessmentServiceStub):
     ApplyTurns: _aio.UnaryUnaryMultiCallable[_assessment_pb2.ApplyTurnsRequest, _assessment_pb2.ApplyTurnsResponse]  # type: ignore[assignment]
     """ApplyTurns folds committed turns, of several sessions at once, in order of seq.
 
-    Effect: per session all of its turns that follow applied_seq without a gap, or none.
+    Effect: per session all of its turns that follow applied_seq without a gap, or none. With
+    `sealed` and applied_seq = last_seq the interview is completed. A batch may be empty.
+    A run from seq 1 whose digest at applied_seq is another replaces all that was folded, and so
+    does one whose `replaces_digest` is the interview's; both leave an error in the log. Scores stay
+    with their turns.
     Idempotent: a turn that is applied already is a DUPLICATE. Each session has its own result.
     Errors: INVALID_FIELD, UNAVAILABLE.
     """
@@ -200,7 +212,9 @@ class AssessmentServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetPlan chooses what to ask after base_seq turns, by local arithmetic, without a model.
 
         Effect: folds `turns` first, as ApplyTurns would; otherwise none. Idempotent.
-        A plan whose applied_seq is not base_seq must not be used: more turns are needed.
+        A plan whose applied_seq is not base_seq must not be used: the turns after applied_seq are
+        needed. Where the turns show that the interview and the ledger differ, that is all of them: the
+        answer is the plan at 0.
         Errors: NOT_FOUND (absent or erased), UNAVAILABLE.
         """
 
@@ -228,7 +242,11 @@ class AssessmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_assessment_pb2.ApplyTurnsResponse, _abc.Awaitable[_assessment_pb2.ApplyTurnsResponse]]:
         """ApplyTurns folds committed turns, of several sessions at once, in order of seq.
 
-        Effect: per session all of its turns that follow applied_seq without a gap, or none.
+        Effect: per session all of its turns that follow applied_seq without a gap, or none. With
+        `sealed` and applied_seq = last_seq the interview is completed. A batch may be empty.
+        A run from seq 1 whose digest at applied_seq is another replaces all that was folded, and so
+        does one whose `replaces_digest` is the interview's; both leave an error in the log. Scores stay
+        with their turns.
         Idempotent: a turn that is applied already is a DUPLICATE. Each session has its own result.
         Errors: INVALID_FIELD, UNAVAILABLE.
         """
