@@ -1,0 +1,71 @@
+"""Who used how much CPU, and what for: process times from the kernel, calls and statements from the metrics ports."""
+
+import asyncio
+from collections.abc import Mapping
+
+import aiohttp
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.bench.children import BenchError
+
+_COUNTED = {"colloquy_rpc_server_seconds": "method", "colloquy_db_statement_seconds": "statement"}
+
+
+def cpu_ms(pids: Mapping[str, int]) -> dict[str, float]:
+    """The CPU time that each process has used so far, in user and kernel mode, with all its descendants.
+
+    The kernel adds what a child used to its parent when that reaps it, so PostgreSQL's backends count also where they
+    have come and gone in between (Linux; proc(5), cutime and cstime).
+
+    Raises:
+        BenchError: one of the processes is gone.
+    """
+    used = {}
+    for name, pid in pids.items():
+        try:
+            root = psutil.Process(pid)
+            used[name] = _used_ms(root) + sum(_used_or_reaped_ms(child) for child in root.children(recursive=True))
+        except psutil.NoSuchProcess:
+            raise BenchError(f"{name} ended during the measurement") from None
+    return used
+
+
+async def work_done(http: aiohttp.ClientSession, metrics_urls: Mapping[str, str]) -> dict[str, float]:
+    """RPCs served and statements executed so far, by service and name.
+
+    Raises:
+        BenchError: a metrics port does not answer.
+    """
+    try:
+        pages = await asyncio.gather(*(_page(http, url) for url in metrics_urls.values()))
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise BenchError(f"a metrics port does not answer: {error}") from error
+    done: dict[str, float] = {}
+    for service, page in zip(metrics_urls, pages, strict=True):
+        for family in text_string_to_metric_families(page):
+            if (label := _COUNTED.get(family.name)) is None:
+                continue
+            for sample in family.samples:
+                if sample.name.endswith("_count"):
+                    name = f"{service} {sample.labels[label].rpartition('/')[2]}"
+                    done[name] = done.get(name, 0.0) + sample.value
+    return done
+
+
+async def _page(http: aiohttp.ClientSession, url: str) -> str:
+    async with http.get(url) as response:
+        return await response.text()
+
+
+def _used_ms(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return 1000 * (times.user + times.system + times.children_user + times.children_system)
+
+
+def _used_or_reaped_ms(process: psutil.Process) -> float:
+    """A child that has ended meanwhile is counted in its parent."""
+    try:
+        return _used_ms(process)
+    except psutil.NoSuchProcess:
+        return 0.0

@@ -1,0 +1,158 @@
+"""One workload, measured: the yardstick, the warm-up, the load with its CPU, and the yardstick again."""
+
+import asyncio
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+import orjson
+
+from tests.bench import accounting, figures, yardstick
+from tests.bench.children import BenchError, child
+from tests.bench.figures import Spread, Turn
+from tests.bench.generator import Order, Seen
+from tests.bench.product import Product
+from tests.bench.workloads import Workload
+
+# After a reply its turn is still folded and acknowledged, which is CPU of that turn: wait for it on both sides.
+SETTLE_SECONDS = 0.5
+EXCLUDED = ("simulator", "generator")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds. overhead is the turn less the slower of its model calls, where all that is known and was waited
+    for; stages are what the turns' own records say."""
+
+    turn: Spread | None
+    overhead: Spread | None
+    model: Spread | None
+    first_delta: Spread | None
+    start_interview: Spread | None
+    stages: Mapping[str, Spread | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """Milliseconds of CPU for each turn, by process; `product` is their sum without the simulator and the generator.
+
+    yardsticks: `product` as a multiple of the yardstick's mean.
+    busy_cores: of the machine's, by everything here, on average.
+    """
+
+    by_process: Mapping[str, float]
+    product: float
+    yardstick_before: float
+    yardstick_after: float
+    yardsticks: float
+    busy_cores: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one workload showed.
+
+    errors: turns that were not answered, by status and reason. degraded: turns by degradation.
+    not_joined: turns without an overhead, by why. complaints: log lines above `info`.
+    work: RPCs and statements for each turn, the starts of interviews among them.
+    """
+
+    workload: Workload
+    answered: int
+    interviews: int
+    seconds: float
+    turns_per_second: float
+    errors: Mapping[str, int]
+    behind: int
+    degraded: Mapping[str, int]
+    not_joined: Mapping[str, int]
+    complaints: Mapping[str, int]
+    ms: Times
+    cpu_ms: Cpu
+    work: Mapping[str, float]
+
+
+async def measure(product: Product, http: aiohttp.ClientSession, workload: Workload) -> Measurement:
+    """Put the load on the product.
+
+    Raises:
+        BenchError: a process ended, or not one turn was answered.
+    """
+    yardstick_before = await yardstick.measured_ms()
+    await product.set_model(workload)
+    complaints_before = product.complaints()
+    async with child("tests.bench.generator") as generator:
+        order = Order(product.url, product.tokens(workload.sessions), workload)
+        await generator.tell(orjson.dumps(order))
+        await generator.hear(b"warm")
+        await asyncio.sleep(SETTLE_SECONDS)
+        await product.forget_calls()
+        work_before = await accounting.work_done(http, product.metrics_urls)
+        pids = {**product.pids, "generator": generator.pid}
+        cpu_before = accounting.cpu_ms(pids)
+        await generator.tell(b"go")
+        await generator.hear(b"done")
+        await asyncio.sleep(SETTLE_SECONDS)
+        cpu_after = accounting.cpu_ms(pids)
+        if product.pids != {name: pid for name, pid in pids.items() if name != "generator"}:
+            raise BenchError("a process was started again during the measurement")
+        work_after = await accounting.work_done(http, product.metrics_urls)
+        seen = Seen.read(await generator.rest())
+    if not seen.turns:
+        raise BenchError(f"not one turn was answered: {dict(seen.errors)}, {dict(product.complaints())}")
+    waited = figures.overhead(seen.turns, await product.calls())
+    yardstick_after = await yardstick.measured_ms()
+    answered = len(seen.turns)
+    by_process = figures.per_turn(cpu_before, cpu_after, answered)
+    mine = sum(cpu_ms for name, cpu_ms in by_process.items() if name not in EXCLUDED)
+    return Measurement(
+        workload=workload,
+        answered=answered,
+        interviews=len(seen.starts_ms),
+        seconds=seen.seconds,
+        turns_per_second=answered / seen.seconds,
+        errors=seen.errors,
+        behind=seen.behind,
+        degraded=Counter(mark for turn in seen.turns for mark in turn.degraded),
+        not_joined={"degraded": waited.degraded, "late": waited.late, "unknown": waited.unjoined},
+        complaints=product.complaints() - complaints_before,
+        ms=_times(seen, waited),
+        cpu_ms=Cpu(
+            by_process=by_process,
+            product=mine,
+            yardstick_before=yardstick_before,
+            yardstick_after=yardstick_after,
+            yardsticks=figures.in_yardsticks(mine, yardstick_before, yardstick_after),
+            busy_cores=sum(by_process.values()) * answered / 1000 / seen.seconds,
+        ),
+        work=figures.per_turn(work_before, work_after, answered),
+    )
+
+
+def as_json(measurements: Iterable[Measurement], machine: Mapping[str, str]) -> bytes:
+    """The document of `--json`."""
+    return orjson.dumps(
+        {"machine": machine, "measurements": [dataclasses.asdict(measured) for measured in measurements]},
+        option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
+    )
+
+
+def _times(seen: Seen, waited: figures.Overhead) -> Times:
+    return Times(
+        turn=Spread.of(turn.turn_ms for turn in seen.turns),
+        overhead=Spread.of(waited.values_ms),
+        model=Spread.of(waited.model_ms),
+        first_delta=Spread.of(turn.first_delta_ms for turn in seen.turns if turn.first_delta_ms is not None),
+        start_interview=Spread.of(seen.starts_ms),
+        stages=_stages(seen.turns),
+    )
+
+
+def _stages(turns: Iterable[Turn]) -> dict[str, Spread | None]:
+    took: dict[str, list[float]] = {}
+    for turn in turns:
+        for stage, stage_ms in turn.stages_ms.items():
+            took.setdefault(stage, []).append(stage_ms)
+    return {stage: Spread.of(values) for stage, values in sorted(took.items())}
