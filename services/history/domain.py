@@ -1,0 +1,133 @@
+"""What a stream of turns is made of: values, and the one function of them that belongs to no rule of its own.
+
+Nothing here reads a clock or a database, or draws a random number. Whether a message may enter is in `admission`, what
+a caller may ask in `commands`, the chain in `digest`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+from uuid import UUID
+
+SessionId = NewType("SessionId", UUID)
+TurnId = NewType("TurnId", UUID)
+RequestId = NewType("RequestId", UUID)
+ClaimId = NewType("ClaimId", UUID)
+"""Random per request of a gateway: tells a lost reply from a second gateway."""
+OwnerId = NewType("OwnerId", str)
+Fence = NewType("Fence", int)
+"""Grows with every claim and seal; what a commit must show."""
+Rev = NewType("Rev", int)
+"""Grows with every write to a head or to one of its turns."""
+Digest = NewType("Digest", bytes)
+"""32 bytes."""
+
+
+class Kind(StrEnum):
+    """What a session is."""
+
+    INTERVIEW = "interview"
+    CHAT = "chat"
+
+
+class TurnState(StrEnum):
+    """Where a turn stands; COMMITTED and FAILED are absorbing."""
+
+    RUNNING = "RUNNING"
+    COMMITTED = "COMMITTED"
+    FAILED = "FAILED"
+    ABANDONED = "ABANDONED"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The state of a stream outside its turns.
+
+    `active_turn`, `claim_id` and `lease_until` are the claim that is held, all None where there is none. `rev` and
+    `fence` are those of the last write. An erased stream is never read into a Head.
+    """
+
+    session_id: SessionId
+    owner_id: OwnerId
+    tenant_id: str
+    kind: Kind
+    facts: bytes
+    personal_facts: bytes
+    fingerprint: bytes
+    max_turns: int
+    min_interval_ms: int
+    lease_ms: int
+    last_seq: int
+    fence: Fence
+    rev: Rev
+    acked_rev: Rev
+    active_turn: TurnId | None
+    claim_id: ClaimId | None
+    lease_until: datetime | None
+    last_begin_at: datetime | None
+    sealed_at: datetime | None
+    created_at: datetime
+    digest: Digest
+
+    @property
+    def sealed(self) -> bool:
+        return self.sealed_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One row of the ledger: a message and its reply.
+
+    `seq` (else 0), `reply_text`, `record`, the digests and `committed_at` are there once it is committed; `reason` once
+    it FAILED or was ABANDONED. `user_text` is None in the opening of an interview only.
+    """
+
+    turn_id: TurnId
+    request_id: RequestId
+    fingerprint: bytes
+    state: TurnState
+    reason: str
+    fence: Fence
+    base_seq: int
+    seq: int
+    user_text: str | None
+    reply_text: str
+    item_answered: str
+    item_asked: str
+    record: bytes
+    previous_digest: Digest
+    digest: Digest
+    begun_at: datetime
+    committed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowLimit:
+    """The context that a model is given: the newest messages within both bounds."""
+
+    max_messages: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowMessage:
+    """One message of the context, with the tokens counted when it was stored."""
+
+    from_user: bool
+    text: str
+    tokens: int
+
+
+def select_window(newest_first: Iterable[WindowMessage], limit: WindowLimit) -> list[WindowMessage]:
+    """The newest messages within the limit, oldest first. A message that does not fit ends the window: no gaps."""
+    window: list[WindowMessage] = []
+    tokens_left = limit.max_tokens
+    for message in newest_first:
+        tokens_left -= message.tokens
+        if tokens_left < 0 or len(window) >= limit.max_messages:
+            break
+        window.append(message)
+    window.reverse()
+    return window

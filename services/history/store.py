@@ -1,0 +1,309 @@
+"""The ledger's tables: each function sends one statement, which is one transaction, and turns rows into values."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from libs.runtime.db import Database, UniqueViolation
+from services.history import statements
+from services.history.admission import Request
+from services.history.commands import NewStream, Release, Reply, Viewer
+from services.history.digest import stream_digest
+from services.history.domain import (
+    Digest,
+    Fence,
+    Head,
+    Kind,
+    Rev,
+    SessionId,
+    Turn,
+    TurnId,
+    TurnState,
+    WindowMessage,
+)
+
+
+class ItemAlreadyAsked(Exception):  # noqa: N818 (an outcome, not a failure)
+    """A commit would ask an item for the second time in its session; nothing has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a stream stood at `now` when a request came: `same` is the turn of that request, `active` that of the claim.
+
+    `newest_first` holds at least the messages asked for, where there are so many.
+    """
+
+    now: datetime
+    head: Head
+    same: Turn | None
+    active: Turn | None
+    last: Turn | None
+    newest_first: Sequence[WindowMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """A stream as somebody saw it at `now`."""
+
+    now: datetime
+    head: Head
+    pending: Turn | None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit left in the ledger, and the head's rev after it."""
+
+    turn: Turn
+    rev: Rev
+
+
+class Store:
+    """The ledger's tables. Every function may also raise what `Database.one` raises."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def open(self, new: NewStream, opening: TurnId | None, salt: bytes) -> Head | None:
+        """Insert a stream and, if `opening` is its id, the RUNNING first turn; None where there is one."""
+        row = await self._db.one(
+            statements.OPEN,
+            {
+                "session_id": new.session_id,
+                "owner_id": new.viewer.owner_id,
+                "tenant_id": new.tenant_id,
+                "kind": new.kind,
+                "request_id": new.request_id,
+                "fingerprint": new.fingerprint,
+                "facts": new.facts,
+                "personal_facts": new.personal_facts,
+                "max_turns": new.max_turns,
+                "min_interval_ms": new.min_interval_ms,
+                "lease_ms": new.lease_ms,
+                "salt": salt,
+                "head_digest": stream_digest(new.session_id),
+                "fence": 1 if opening else 0,
+                "turn_id": opening,
+                "claim_id": new.claim_id if opening else None,
+                "lease_left_ms": new.lease_ms if opening else None,
+            },
+        )
+        return row and _head(row)
+
+    async def standing(
+        self, session_id: SessionId, viewer: Viewer, request: Request, window_messages: int
+    ) -> Standing | None:
+        """What admission decides on, from one snapshot; None where there is nothing that the viewer may see."""
+        params = {
+            "session_id": session_id,
+            **_viewer(viewer),
+            "request_id": request.request_id,
+            # An opening has no message of a candidate's: one turn more than half of the messages is enough.
+            "window_turns": window_messages // 2 + 1,
+        }
+        rows = await self._db.all(statements.STANDING, params)
+        if not rows:
+            return None
+        now, head = rows[0][0], _head(rows[0][1:])
+        turns = [turn for row in rows if (turn := _turn(row[statements.TURN_AT :], session_id))]
+        return Standing(
+            now=now,
+            head=head,
+            same=next((turn for turn in turns if turn.request_id == request.request_id), None),
+            active=next((turn for turn in turns if turn.turn_id == head.active_turn), None),
+            last=next((turn for turn in turns if turn.seq and turn.seq == head.last_seq), None),
+            newest_first=list(_messages(*rows[0][statements.TURN_AT + statements.TURN_COLUMNS :])),
+        )
+
+    async def claim(
+        self, standing: Standing, request: Request, turn_id: TurnId, user_text: str, user_tokens: int
+    ) -> Head | None:
+        """Begin a new turn and hold the claim: the head with it, None where the stream has moved on."""
+        head = standing.head
+        params = {
+            "session_id": head.session_id,
+            "rev": head.rev,
+            "turn_id": turn_id,
+            "request_id": request.request_id,
+            "claim_id": request.claim_id,
+            "fingerprint": request.fingerprint,
+            "user_text": user_text,
+            "user_tokens": user_tokens,
+            "item_answered": (standing.last and standing.last.item_asked) or None,
+        }
+        row = await self._db.one(statements.CLAIM, params)
+        return row and replace(_claimed(head, turn_id, request, *row), last_begin_at=row[1])
+
+    async def take_over(self, head: Head, request: Request, turn_id: TurnId) -> Head | None:
+        """Let the request's own turn run again under a new fence: as `claim`."""
+        params = {"session_id": head.session_id, "rev": head.rev, "turn_id": turn_id, "claim_id": request.claim_id}
+        row = await self._db.one(statements.TAKE_OVER, params)
+        return row and _claimed(head, turn_id, request, *row)
+
+    async def supersede(self, head: Head, turn_id: TurnId) -> bool:
+        """Make a turn FAILED(CONFLICT); False where the stream has moved on."""
+        params = {"session_id": head.session_id, "rev": head.rev, "turn_id": turn_id}
+        return await self._db.execute(statements.SUPERSEDE, params) > 0
+
+    async def commit(
+        self, session_id: SessionId, turn_id: TurnId, fence: Fence, reply: Reply, reply_tokens: int
+    ) -> Committed | None:
+        """Make a running turn the next of the ledger; None where the claim is not held under this fence.
+
+        Raises:
+            ItemAlreadyAsked: nothing has changed.
+        """
+        params = {
+            "session_id": session_id,
+            "turn_id": turn_id,
+            "fence": fence,
+            "reply_text": reply.text,
+            "reply_tokens": reply_tokens,
+            "record": reply.record,
+            "item_asked": reply.item_asked or None,
+            "final": reply.final,
+        }
+        try:
+            row = await self._db.one(statements.COMMIT, params)
+        except UniqueViolation as error:
+            # seq, the other key that a commit writes, was counted under the lock and cannot be taken.
+            raise ItemAlreadyAsked from error
+        if row is None:
+            return None
+        (request_id, fingerprint, base_seq, user_text, answered, begun_at, previous, _, seq, rev, digest, at, _) = row
+        turn = Turn(
+            turn_id=turn_id,
+            request_id=request_id,
+            fingerprint=fingerprint,
+            state=TurnState.COMMITTED,
+            reason="",
+            fence=fence,
+            base_seq=base_seq,
+            seq=seq,
+            user_text=user_text,
+            reply_text=reply.text,
+            item_answered=answered or "",
+            item_asked=reply.item_asked,
+            record=reply.record,
+            previous_digest=Digest(previous),
+            digest=Digest(digest),
+            begun_at=begun_at,
+            committed_at=at,
+        )
+        return Committed(turn, Rev(rev))
+
+    async def release(self, session_id: SessionId, turn_id: TurnId, fence: Fence, release: Release) -> bool:
+        """End a claim; False where it is not held under this fence."""
+        params = {
+            "session_id": session_id,
+            "turn_id": turn_id,
+            "fence": fence,
+            "state": release.state,
+            "reason": release.reason,
+        }
+        return await self._db.execute(statements.RELEASE, params) > 0
+
+    async def turn(self, session_id: SessionId, turn_id: TurnId) -> tuple[Head, Turn] | None:
+        """A turn and the head of its stream, from one snapshot."""
+        row = await self._db.one(statements.TURN_AND_HEAD, {"session_id": session_id, "turn_id": turn_id})
+        turn = row and _turn(row[statements.HEAD_COLUMNS :], session_id)
+        return (_head(row), turn) if row and turn else None
+
+    async def stream(self, session_id: SessionId, viewer: Viewer) -> Sight | None:
+        """A stream, None where there is nothing that the viewer may see."""
+        row = await self._db.one(statements.STREAM, {"session_id": session_id, **_viewer(viewer)})
+        return row and _sight(row)
+
+    async def streams(self, session_ids: Sequence[SessionId], viewer: Viewer) -> list[Sight]:
+        """Those of the streams that the viewer may see, in the order given."""
+        rows = await self._db.all(statements.STREAMS, {"session_ids": session_ids, **_viewer(viewer)})
+        sights = {sight.head.session_id: sight for sight in map(_sight, rows)}
+        return [sights[session_id] for session_id in session_ids if session_id in sights]
+
+    async def turns(self, session_id: SessionId, first: int, last: int) -> list[Turn]:
+        """The committed turns with first <= seq <= last, ascending."""
+        rows = await self._db.all(statements.TURNS, {"session_id": session_id, "first": first, "last": last})
+        return [turn for row in rows if (turn := _turn(row, session_id))]
+
+    async def acknowledge(self, session_id: SessionId, rev: Rev) -> bool:
+        """Record that every projection has folded the stream up to `rev`; False where it has moved on or is active."""
+        return await self._db.execute(statements.ACKNOWLEDGE, {"session_id": session_id, "rev": rev}) > 0
+
+    async def seal(self, head: Head) -> Head | None:
+        """Close a stream and fail what runs or was given back there; None where it has moved on."""
+        params = {"session_id": head.session_id, "rev": head.rev, "active_turn": head.active_turn}
+        row = await self._db.one(statements.SEAL, params)
+        return row and _head(row)
+
+
+def _viewer(viewer: Viewer) -> dict[str, object]:
+    return {"owner_id": viewer.owner_id, "any_owner": viewer.any_owner, "kind": viewer.kind}
+
+
+def _head(columns: Sequence[Any]) -> Head:
+    session_id, owner_id, tenant_id, kind, facts, personal_facts, *others = columns[: statements.HEAD_COLUMNS]
+    return Head(session_id, owner_id, tenant_id or "", Kind(kind), facts, personal_facts or b"", *others)
+
+
+def _sight(row: Sequence[Any]) -> Sight:
+    head = _head(row[1:])
+    return Sight(row[0], head, _turn(row[statements.TURN_AT :], head.session_id))
+
+
+def _claimed(head: Head, turn_id: TurnId, request: Request, fence: Fence, now: datetime) -> Head:
+    return replace(
+        head,
+        fence=fence,
+        rev=Rev(head.rev + 1),
+        active_turn=turn_id,
+        claim_id=request.claim_id,
+        lease_until=now + timedelta(milliseconds=head.lease_ms),
+    )
+
+
+def _turn(columns: Sequence[Any], session_id: SessionId) -> Turn | None:
+    """The turn of an outer join, None where it found none."""
+    (turn_id, request_id, fingerprint, state, reason, fence, base_seq, seq, user_text, reply_text) = columns[:10]
+    (item_answered, item_asked, record, digest, begun_at, committed_at, previous) = columns[
+        10 : statements.TURN_COLUMNS
+    ]
+    if turn_id is None:
+        return None
+    if seq == 1:
+        previous = stream_digest(session_id)
+    return Turn(
+        turn_id=turn_id,
+        request_id=request_id,
+        fingerprint=fingerprint,
+        state=TurnState(state),
+        reason=reason or "",
+        fence=fence,
+        base_seq=base_seq,
+        seq=seq or 0,
+        user_text=user_text,
+        reply_text=reply_text or "",
+        item_answered=item_answered or "",
+        item_asked=item_asked or "",
+        record=record or b"",
+        previous_digest=Digest(previous or b""),
+        digest=Digest(digest or b""),
+        begun_at=begun_at,
+        committed_at=committed_at,
+    )
+
+
+def _messages(
+    user_texts: Sequence[str | None] | None,
+    user_tokens: Sequence[int],
+    reply_texts: Sequence[str],
+    reply_tokens: Sequence[int],
+) -> Iterator[WindowMessage]:
+    """The messages of the newest turns, newest first: in a turn the reply is the newer."""
+    for user, user_count, reply, reply_count in zip(
+        user_texts or (), user_tokens or (), reply_texts or (), reply_tokens or (), strict=True
+    ):
+        yield WindowMessage(False, reply, reply_count)
+        if user is not None:
+            yield WindowMessage(True, user, user_count)
