@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in python3.11 python3.12 python3.13 python3.14 python3; 
 BIN := .venv/bin
 PROTOS = $(shell cd protos && find colloquy -name '*.proto' | sort)
 
-.PHONY: help install run test lint format gen lock bench clean
+.PHONY: help install run test lint breaking format gen lock bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -29,9 +29,14 @@ lint: install ## format, types, import rules, contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy libs services migrations tests
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf format --diff --exit-code
 	$(BIN)/buf lint
+
+breaking: install ## what the contracts broke since a commit: make breaking AGAINST=HEAD~1
+	@test -n "$(AGAINST)" || { echo "Say since which commit: make breaking AGAINST=HEAD~1" >&2; exit 2; }
+	@older=$$(mktemp -d) && trap 'rm -rf "$$older"' EXIT && set -o pipefail && \
+		git archive "$(AGAINST)" buf.yaml protos | tar -x -C "$$older" && $(BIN)/buf breaking --against "$$older"
 
 format: install ## rewrite Python and protos in the house format
 	$(BIN)/ruff format .
