@@ -22,7 +22,8 @@ from services.gateway import domain, records
 from services.gateway.claim import Claim
 from services.gateway.composition import NOTHING_USED, Composition, Reply, own_words
 from services.gateway.contexts import Contexts
-from services.gateway.settling import Settling, Unsettled, committed
+from services.gateway.projections import Run
+from services.gateway.settling import Settling, committed
 from services.gateway.stopwatch import Stopwatch
 
 STEP_CAP_MS = 1000
@@ -133,7 +134,7 @@ class Sessions:
     async def _chat(self, head: history_pb2.Head) -> gateway_pb2.StartSessionResponse:
         if head.acked_rev < head.rev:
             await self._enter(head)
-            self._settling.add(Unsettled(head.session_id, head.kind, head.last_seq, head.rev, head.sealed, None))
+            self._settling.add(Run(head.session_id, head.kind, head.last_seq, head.rev, head.sealed, None))
         return gateway_pb2.StartSessionResponse(session=records.opened_view(head, 0), replayed=head.acked_rev > 0)
 
     def _replay(self, opened: history_pb2.OpenStreamResponse) -> gateway_pb2.StartSessionResponse:
