@@ -14,6 +14,7 @@ from libs.runtime import context, status
 from libs.runtime.errors import DeadlineExceeded, Unavailable
 
 DEFAULT_CAP_MS = 150
+MAX_REQUEST_BYTES = 256 * 1024
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
@@ -37,6 +38,7 @@ _SERVICE_CONFIG = {
 }
 _OPTIONS = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.max_send_message_length", MAX_REQUEST_BYTES),  # refused here at once; the server takes its time to refuse
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -68,7 +70,9 @@ async def call(
     except grpc.aio.AioRpcError as failure:
         raise status.decode(failure) from failure
     except asyncio.CancelledError:
-        raise _unless_cancelled() from None
+        if _is_being_cancelled():
+            raise
+        raise Unavailable from None
 
 
 async def stream(
@@ -85,7 +89,9 @@ async def stream(
     except grpc.aio.AioRpcError as failure:
         raise status.decode(failure) from failure
     except asyncio.CancelledError:
-        raise _unless_cancelled() from None
+        if _is_being_cancelled():
+            raise
+        raise Unavailable from None
     finally:
         rpc.cancel()
 
@@ -108,9 +114,7 @@ def _metadata() -> grpc.aio.Metadata:
     return call.outgoing
 
 
-def _unless_cancelled() -> BaseException:
-    """What a CancelledError means: ours where this task is being cancelled, else the call was cut under us."""
+def _is_being_cancelled() -> bool:
+    """Whether a CancelledError is this task's own; else the call was cut under it, as by a channel that closes."""
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        return asyncio.CancelledError()
-    return Unavailable()
+    return task is not None and task.cancelling() > 0

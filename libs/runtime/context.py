@@ -14,6 +14,7 @@ from contextvars import ContextVar
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(?:-.*)?")
 MAX_CORRELATION_ID_CHARS = 128
+MAX_AUTHORIZATION_CHARS = 6000  # gRPC takes 8 KB of metadata
 
 # Ids must differ, not be unguessable: a generator seeded by the system costs less than a system call for each.
 _random = random.Random()
@@ -38,16 +39,19 @@ class Call:
     def ids(self) -> tuple[str, str, str]:
         """Correlation id, trace id, trace flags: the caller's, or new ones where those are absent or malformed."""
         if self._ids is None:
-            correlation_id = self._metadata.get("x-correlation-id", "")
-            if not (0 < len(correlation_id) <= MAX_CORRELATION_ID_CHARS and correlation_id.isascii()):
-                correlation_id = _random_hex(128)
+            correlation_id = self._printable("x-correlation-id", MAX_CORRELATION_ID_CHARS) or _random_hex(128)
             parent = _TRACEPARENT.fullmatch(self._metadata.get("traceparent", ""))
             trace_id, flags = parent.groups() if parent else (_random_hex(128), "00")
-            self._ids = (correlation_id if correlation_id.isprintable() else _random_hex(128), trace_id, flags)
+            self._ids = (correlation_id, trace_id, flags)
         return self._ids
 
     def authorization(self) -> str:
-        return self._metadata.get("authorization", "")
+        return self._printable("authorization", MAX_AUTHORIZATION_CHARS)
+
+    def _printable(self, name: str, most_chars: int) -> str:
+        """A value that gRPC metadata can carry on, else nothing."""
+        value = self._metadata.get(name, "")
+        return value if len(value) <= most_chars and value.isascii() and value.isprintable() else ""
 
     def traceparent(self) -> str:
         """What to hand on: the caller's trace, with this hop's own span as the parent."""
@@ -59,7 +63,8 @@ class Call:
     def identity(self) -> list[tuple[str, str]]:
         """The metadata that each call made on behalf of this one carries."""
         pairs = [("x-correlation-id", self.ids()[0]), ("traceparent", self.traceparent())]
-        return [*pairs, ("authorization", self.authorization())] if self.authorization() else pairs
+        authorization = self.authorization()
+        return [*pairs, ("authorization", authorization)] if authorization else pairs
 
 
 def _random_hex(bits: int) -> str:
