@@ -13,7 +13,6 @@ from typing import Any
 
 import aiohttp
 
-RETRIED = frozenset({409, 429, 503, 504})
 RETRY_SECONDS = 30.0
 TRANSIENT_REASONS = frozenset({"TURN_IN_PROGRESS", "RATE_LIMITED", "UNAVAILABLE", "DEADLINE_EXCEEDED"})
 
@@ -134,6 +133,8 @@ async def _retrying(once: Callable[[], Any]) -> dict[str, Any]:
 
 
 async def _checked(reply: aiohttp.ClientResponse) -> dict[str, Any]:
+    if reply.content_type not in ("application/json", "application/problem+json"):
+        raise ConversationError(f"{reply.url} does not answer as Colloquy does (status {reply.status})")
     body: dict[str, Any] = await reply.json(content_type=None)
     if reply.ok:
         return body
