@@ -234,7 +234,7 @@ async def serve(
 
 
 def settle_heap() -> None:
-    """Keep what importing and constructing made out of later collections: each full one would stop the loop for 65 ms."""
+    """Keep what importing and constructing made out of later collections: each would stop the loop for 65 ms."""
     gc.collect()
     gc.freeze()
 
