@@ -10,6 +10,7 @@ snapshot as well; and answers are inserted or updated under conditions that Post
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TypeAlias
 
 from psycopg.types.numeric import Int8
@@ -93,8 +94,8 @@ _READ = Statement(
     """,
 )
 
-# What an interview forgets when it is folded anew are the places of its answers, not their scores: those of turns that
-# the ledger no longer has stay without a seq.
+# The items of all steps are one array, of which each step has a slice. What an interview forgets when it is folded anew
+# are the places of its answers, not their scores: those of turns that the ledger no longer has stay without a seq.
 _ADVANCE = Statement(
     "assessment_advance",
     """
@@ -102,18 +103,15 @@ _ADVANCE = Statement(
         SELECT *
         FROM unnest(%(step_ids)s::uuid[], %(base_seqs)s::bigint[], %(base_digests)s::bytea[],
                     %(base_completed)s::boolean[], %(seqs)s::bigint[], %(digests)s::bytea[], %(completed)s::boolean[],
-                    %(refolded)s::boolean[])
-          AS step(session_id, base_seq, base_digest, base_completed, seq, digest, completed, refolded)
-    ), asking AS (
-        SELECT session_id, array_agg(item_id ORDER BY place) AS item_ids
-        FROM unnest(%(asked_ids)s::uuid[], %(asked_items)s::text[]) WITH ORDINALITY AS asked(session_id, item_id, place)
-        GROUP BY session_id
+                    %(refolded)s::boolean[], %(asked_from)s::bigint[], %(asked_to)s::bigint[])
+          AS step(session_id, base_seq, base_digest, base_completed, seq, digest, completed, refolded, asked_from,
+                  asked_to)
     ), answered AS (
         SELECT *
         FROM unnest(%(answer_ids)s::uuid[], %(answer_turns)s::uuid[], %(answer_seqs)s::bigint[],
                     %(answer_items)s::text[]) AS answered(session_id, turn_id, seq, item_id)
     ), held AS MATERIALIZED (
-        SELECT session_id, step.seq, step.digest, step.completed, step.refolded
+        SELECT session_id, step.seq, step.digest, step.completed, step.refolded, asked_from, asked_to
         FROM assessment.interviews JOIN step USING (session_id)
         WHERE NOT erased AND applied_seq = base_seq AND head_digest = base_digest
           AND interviews.completed = base_completed
@@ -122,8 +120,8 @@ _ADVANCE = Statement(
     ), taken AS (
         UPDATE assessment.interviews
         SET applied_seq = held.seq, head_digest = held.digest, completed = held.completed,
-            asked = CASE WHEN refolded THEN '{}' ELSE asked END || coalesce(item_ids, '{}')
-        FROM held LEFT JOIN asking USING (session_id)
+            asked = CASE WHEN refolded THEN '{}' ELSE asked END || (%(asked)s::text[])[asked_from:asked_to]
+        FROM held
         WHERE interviews.session_id = held.session_id
         RETURNING interviews.session_id, refolded
     ), forgotten AS (
@@ -279,7 +277,8 @@ class Store:
 
         One transaction. Absent sessions are left out. `steps` has at most one for each of `session_ids`.
         """
-        asked = [(step.session_id, item) for step in steps for item in asked_in(step.fold.news)]
+        asked = [asked_in(step.fold.news) for step in steps]
+        asked_to = list(accumulate(map(len, asked)))
         answered = [
             (step.session_id, turn) for step in steps for turn in step.fold.news if turn.item_answered is not None
         ]
@@ -293,8 +292,9 @@ class Store:
             "digests": [step.fold.position.head_digest for step in steps],
             "completed": [step.fold.position.completed for step in steps],
             "refolded": [step.fold.refolded for step in steps],
-            "asked_ids": [session_id for session_id, _ in asked],
-            "asked_items": [item for _, item in asked],
+            "asked": [item for items in asked for item in items],
+            "asked_from": [Int8(last - len(items) + 1) for items, last in zip(asked, asked_to, strict=True)],
+            "asked_to": [Int8(last) for last in asked_to],
             "answer_ids": [session_id for session_id, _ in answered],
             "answer_turns": [turn.turn_id for _, turn in answered],
             "answer_seqs": [Int8(turn.seq) for _, turn in answered],

@@ -22,7 +22,7 @@ from colloquy.assessment.v1.assessment_pb2_grpc import AssessmentServiceStub, ad
 from colloquy.llm.v1 import llm_pb2, llm_pb2_grpc
 from libs.folding.runs import first_digest
 from libs.runtime import client, db
-from libs.runtime.errors import ColloquyError, NotFound, Unavailable
+from libs.runtime.errors import ColloquyError, NotFound, Unavailable, Unimplemented
 from libs.runtime.server import Server
 from services.assessment.answers import Answers
 from services.assessment.bankfile import read_banks
@@ -103,6 +103,15 @@ class ScriptedLlm(llm_pb2_grpc.LlmServiceServicer):
         if call is None:
             raise NotFound
         return llm_pb2.GetCallResponse(call=call)
+
+    def StreamGenerate(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise Unimplemented
+
+    async def ClearResults(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise Unimplemented
+
+    async def EraseSession(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise Unimplemented
 
     async def _fly(self, key: tuple[str, str], request: llm_pb2.GenerateRequest, earlier: llm_pb2.Call | None) -> None:
         call = self.calls[key] = llm_pb2.Call(
