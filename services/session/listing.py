@@ -9,7 +9,8 @@ from typing import Final
 from uuid import UUID
 
 from libs.runtime.errors import FieldViolation, InvalidField
-from services.session.domain import Entry, Kind, OwnerId, SessionId
+from services.session.domain import Kind, OwnerId, SessionId
+from services.session.entries import Entry
 
 MAX_PAGE_SIZE: Final = 200
 

@@ -27,7 +27,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         return session_pb2.CreateSessionResponse(session=wire.session(entry))
 
     async def ApplyTurns(self, request: session_pb2.ApplyTurnsRequest, _: _Context) -> session_pb2.ApplyTurnsResponse:
-        results = await self._directory.apply(wire.batch(request))
+        results = await self._directory.apply(wire.readings(request))
         return session_pb2.ApplyTurnsResponse(results=[wire.result(applied) for applied in results])
 
     async def GetSession(self, request: session_pb2.GetSessionRequest, _: _Context) -> session_pb2.GetSessionResponse:

@@ -6,20 +6,15 @@ row's lock. Every statement is one transaction.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from libs.folding.runs import Fold, Position
 from libs.runtime.db import Database, Row, Statement
-from services.session.domain import (
-    Entry,
-    Fold,
-    Kind,
-    NewSession,
-    OwnerId,
-    Position,
-    SessionId,
-    Totals,
-)
+from services.session.domain import Kind, NewSession, OwnerId, SessionId, Totals
+from services.session.entries import AppliedTurn, Entry, gained
 from services.session.listing import Cursor, Viewer
 
 _ENTRY = """session_id, owner_id, tenant_id, kind, plan, versions, candidate_name, metadata, max_turns, created_at,
@@ -83,10 +78,10 @@ _ADVANCE = Statement(
     ), step AS (
         SELECT *
         FROM unnest(%(step_ids)s::uuid[], %(base_seqs)s::bigint[], %(base_digests)s::bytea[],
-                    %(base_completed)s::timestamptz[], %(seqs)s::bigint[], %(digests)s::bytea[],
+                    %(base_completed)s::boolean[], %(seqs)s::bigint[], %(digests)s::bytea[],
                     %(completed)s::timestamptz[], %(refolded)s::boolean[], %(prompt_tokens)s::bigint[],
                     %(completion_tokens)s::bigint[], %(costs)s::bigint[])
-          AS step(session_id, base_seq, base_digest, base_completed_at, seq, digest, completed_at, refolded,
+          AS step(session_id, base_seq, base_digest, base_completed, seq, digest, completed_at, refolded,
                   prompt_tokens, completion_tokens, cost_nano_usd)
     ), taken AS (
         UPDATE session.sessions AS entry
@@ -103,11 +98,11 @@ _ADVANCE = Statement(
           AND NOT held.erased
           AND held.applied_seq = step.base_seq
           AND held.head_digest = step.base_digest
-          AND held.completed_at IS NOT DISTINCT FROM step.base_completed_at
+          AND (held.completed_at IS NOT NULL) = step.base_completed
         RETURNING entry.session_id
     )
-    SELECT held.session_id, held.applied_seq, held.head_digest, held.completed_at, held.erased,
-           taken.session_id IS NOT NULL AS taken
+    SELECT held.session_id, held.applied_seq, held.head_digest, held.completed_at IS NOT NULL AS completed,
+           held.erased, taken.session_id IS NOT NULL AS taken
     FROM held LEFT JOIN taken USING (session_id)
     """,
 )
@@ -115,11 +110,12 @@ _ADVANCE = Statement(
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A fold to be written to an entry that still stands at `base`."""
+    """A fold to be written to an entry that still stands at `base`; `sealed_at` is when its ledger was sealed."""
 
-    session_id: SessionId
+    session_id: UUID
     base: Position
-    fold: Fold
+    fold: Fold[AppliedTurn]
+    sealed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,29 +173,30 @@ class Store:
         rows = await self._db.all(_PAGE_OF_ALL if viewer.owner_id is None else _PAGE_OF_OWNER, params)
         return [_entry(row) for row in rows]
 
-    async def advance(self, session_ids: Sequence[SessionId], steps: Sequence[Step]) -> Mapping[SessionId, Found]:
+    async def advance(self, session_ids: Sequence[UUID], steps: Sequence[Step]) -> Mapping[UUID, Found]:
         """Lock these entries, take each step whose base is where its entry stands, and say what was found.
 
         One transaction. Absent sessions are left out. `steps` has at most one for each of `session_ids`.
         """
+        totals = [gained(step.fold.news) for step in steps]
         params = {
             "session_ids": list(session_ids),
             "step_ids": [step.session_id for step in steps],
             "base_seqs": [step.base.applied_seq for step in steps],
             "base_digests": [step.base.head_digest for step in steps],
-            "base_completed": [step.base.completed_at for step in steps],
+            "base_completed": [step.base.completed for step in steps],
             "seqs": [step.fold.position.applied_seq for step in steps],
             "digests": [step.fold.position.head_digest for step in steps],
-            "completed": [step.fold.position.completed_at for step in steps],
+            "completed": [step.sealed_at if step.fold.position.completed else None for step in steps],
             "refolded": [step.fold.refolded for step in steps],
-            "prompt_tokens": [step.fold.gained.prompt_tokens for step in steps],
-            "completion_tokens": [step.fold.gained.completion_tokens for step in steps],
-            "costs": [step.fold.gained.cost_nano_usd for step in steps],
+            "prompt_tokens": [each.prompt_tokens for each in totals],
+            "completion_tokens": [each.completion_tokens for each in totals],
+            "costs": [each.cost_nano_usd for each in totals],
         }
         rows = await self._db.retrying(lambda: self._db.all(_ADVANCE, params))
         return {
             row.session_id: Found(
-                None if row.erased else Position(row.applied_seq, row.head_digest, row.completed_at), row.taken
+                None if row.erased else Position(row.applied_seq, row.head_digest, row.completed), row.taken
             )
             for row in rows
         }
@@ -222,5 +219,6 @@ def _entry(row: Row) -> Entry:
         max_turns=row.max_turns,
         created_at=row.created_at,
     )
-    position = Position(row.applied_seq, row.head_digest, row.completed_at)
-    return Entry(facts, position, Totals(row.prompt_tokens, row.completion_tokens, row.cost_nano_usd))
+    position = Position(row.applied_seq, row.head_digest, row.completed_at is not None)
+    totals = Totals(row.prompt_tokens, row.completion_tokens, row.cost_nano_usd)
+    return Entry(facts, position, totals, row.completed_at)

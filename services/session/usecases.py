@@ -1,22 +1,14 @@
 """What the directory does: enter a session, fold the ledger into entries, show them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
+from libs.folding.runs import Outcome, Position, check_batch, first_digest, fold
 from libs.runtime import telemetry
 from libs.runtime.errors import NotFound
-from services.session.domain import (
-    Batch,
-    Entry,
-    NewSession,
-    Outcome,
-    Position,
-    Run,
-    SessionId,
-    Totals,
-    first_digest,
-    fold,
-)
+from services.session.domain import NewSession, SessionId, Totals
+from services.session.entries import Entry, Reading
 from services.session.listing import Cursor, Page, PageRequest, Viewer
 from services.session.store import Found, Step, Store
 
@@ -27,7 +19,7 @@ _EVERYONE = Viewer(owner_id=None, kind=None)
 class Applied:
     """What became of a run, and where its entry stands; None where there is no entry to show."""
 
-    session_id: SessionId
+    session_id: UUID
     outcome: Outcome
     position: Position | None = None
 
@@ -60,49 +52,57 @@ class Directory:
         last = entries[request.size - 1].facts
         return Page(tuple(entries[: request.size]), Cursor(last.created_at, last.session_id))
 
-    async def apply(self, batch: Batch) -> list[Applied]:
-        """Fold each run into its entry; the results are in the batch's order.
+    async def apply(self, readings: Sequence[Reading]) -> list[Applied]:
+        """Fold each run into its entry; the results are in the order of the runs.
 
         Most runs continue where their entries stand, so that is tried first, unseen, for all in one statement, which
         also tells where the others stand. Those are folded from there and tried again. Such a try fails only because
         somebody else has moved that entry meanwhile, so of all who fold a session one always gets on.
+
+        Raises:
+            InvalidField: too many runs, or two of one session.
         """
-        results: dict[SessionId, Applied] = {}
-        steps = {run.session_id: Step(run.session_id, run.base, fold(run.base, run)) for run in batch.runs if run.base}
-        while waiting := [run for run in batch.runs if run.session_id not in results]:
-            found = await self._store.advance([run.session_id for run in waiting], list(steps.values()))
+        check_batch([reading.run for reading in readings])
+        results: dict[UUID, Applied] = {}
+        steps = {reading.run.session_id: _step(reading, base) for reading in readings if (base := reading.run.base)}
+        while waiting := [reading for reading in readings if reading.run.session_id not in results]:
+            found = await self._store.advance([reading.run.session_id for reading in waiting], list(steps.values()))
             tried, steps = steps, {}
-            for run in waiting:
-                settled = _settle(run, tried.get(run.session_id), found)
+            for reading in waiting:
+                session_id = reading.run.session_id
+                settled = _settle(reading, tried.get(session_id), found)
                 if isinstance(settled, Step):
-                    steps[run.session_id] = settled
+                    steps[session_id] = settled
                 else:
-                    results[run.session_id] = settled
-        return [results[run.session_id] for run in batch.runs]
+                    results[session_id] = settled
+        return [results[reading.run.session_id] for reading in readings]
 
 
-def _settle(run: Run, tried: Step | None, found: Mapping[SessionId, Found]) -> Applied | Step:
+def _step(reading: Reading, base: Position) -> Step:
+    return Step(reading.run.session_id, base, fold(base, reading.run), reading.sealed_at)
+
+
+def _settle(reading: Reading, tried: Step | None, found: Mapping[UUID, Found]) -> Applied | Step:
     """The run's result, or the step to try now that it is known where its entry stands."""
-    entry = found.get(run.session_id)
+    session_id = reading.run.session_id
+    entry = found.get(session_id)
     if entry is None:
-        return Applied(run.session_id, Outcome.ABSENT)
+        return Applied(session_id, Outcome.ABSENT)
     if entry.before is None:
-        return Applied(run.session_id, Outcome.ERASED)
+        return Applied(session_id, Outcome.ERASED)
     if tried is not None and entry.taken:
         if tried.fold.refolded:
-            _alert(run, tried)
-        return Applied(run.session_id, Outcome.OK, tried.fold.position)
-    now = fold(entry.before, run)
-    if now.outcome is Outcome.OK:
-        return Step(run.session_id, entry.before, now)
-    return Applied(run.session_id, now.outcome, entry.before)
+            _alert(reading, tried)
+        return Applied(session_id, Outcome.OK, tried.fold.position)
+    now = _step(reading, entry.before)
+    return now if now.fold.outcome is Outcome.OK else Applied(session_id, now.fold.outcome, entry.before)
 
 
-def _alert(run: Run, step: Step) -> None:
+def _alert(reading: Reading, step: Step) -> None:
     telemetry.logger().error(
         "projection_refolded",
-        session_id=str(run.session_id),
+        session_id=str(step.session_id),
         discarded_seq=step.base.applied_seq,
         applied_seq=step.fold.position.applied_seq,
-        last_seq=run.last_seq,
+        last_seq=reading.run.last_seq,
     )

@@ -10,26 +10,14 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from colloquy.session.v1 import session_pb2
+from libs.folding.runs import DIGEST_BYTES, Digest, Run
 from libs.runtime.errors import FieldViolation, InvalidField, Malformed
-from services.session.domain import (
-    AppliedTurn,
-    Batch,
-    Digest,
-    Entry,
-    Kind,
-    NanoUsd,
-    NewSession,
-    OwnerId,
-    Run,
-    SessionId,
-    Status,
-    Totals,
-)
+from services.session.domain import Kind, NanoUsd, NewSession, OwnerId, SessionId, Status, Totals
+from services.session.entries import AppliedTurn, Entry, Reading
 from services.session.listing import NEWEST, Cursor, PageRequest, Viewer
 from services.session.usecases import Applied
 
 DEFAULT_PAGE_SIZE: Final = 50
-_DIGEST_BYTES: Final = 32
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -65,8 +53,8 @@ def session_id(text: str) -> SessionId:
 
 
 def _digest(received: bytes) -> Digest:
-    if len(received) != _DIGEST_BYTES:
-        raise Malformed(f"A digest does not have {_DIGEST_BYTES} bytes.")
+    if len(received) != DIGEST_BYTES:
+        raise Malformed(f"A digest does not have {DIGEST_BYTES} bytes.")
     return Digest(received)
 
 
@@ -134,30 +122,33 @@ def session(entry: Entry) -> session_pb2.Session:
         completion_tokens=totals.completion_tokens,
         cost_nano_usd=totals.cost_nano_usd,
         created_at=_timestamp(facts.created_at),
-        completed_at=_timestamp(position.completed_at),
+        completed_at=_timestamp(entry.completed_at),
     )
 
 
-def batch(request: session_pb2.ApplyTurnsRequest) -> Batch:
-    violations, runs = _Violations(), list[Run]()
+def readings(request: session_pb2.ApplyTurnsRequest) -> list[Reading]:
+    violations, received = _Violations(), list[Reading]()
     for index, sent in enumerate(request.sessions):
         with violations.within(f"sessions[{index}]."):
-            runs.append(_run(sent))
-    with violations.within():
-        batch = Batch(tuple(runs))
+            received.append(_reading(sent))
     violations.check()
-    return batch
+    return received
 
 
-def _run(sent: session_pb2.SessionTurns) -> Run:
-    return Run(
+def _reading(sent: session_pb2.SessionTurns) -> Reading:
+    violations, turns = _Violations(), list[AppliedTurn]()
+    for index, turn in enumerate(sent.turns):
+        with violations.within(f"turns[{index}]."):
+            turns.append(_turn(turn))
+    violations.check()
+    run = Run(
         session_id=session_id(sent.session_id),
-        turns=tuple(_turn(turn) for turn in sent.turns),
+        turns=tuple(turns),
         last_seq=sent.last_seq,
         sealed=sent.sealed,
-        sealed_at=_moment(sent.sealed_at),
         replaces=_digest(sent.replaces_digest) if sent.replaces_digest else None,
     )
+    return Reading(run, _moment(sent.sealed_at))
 
 
 def _turn(sent: session_pb2.AppliedTurn) -> AppliedTurn:
@@ -171,7 +162,7 @@ def result(applied: Applied) -> session_pb2.ApplyTurnsResponse.Result:
     if applied.position:
         result.applied_seq = applied.position.applied_seq
         result.head_digest = applied.position.head_digest
-        result.completed = applied.position.completed_at is not None
+        result.completed = applied.position.completed
     return result
 
 

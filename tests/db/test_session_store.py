@@ -13,26 +13,12 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from libs.runtime import db
+from libs.folding.runs import Digest, Outcome, Position, Run, first_digest
+from libs.runtime import db, telemetry
 from libs.runtime.errors import NotFound
 from services.session import store as statements
-from services.session.domain import (
-    AppliedTurn,
-    Batch,
-    Digest,
-    Entry,
-    Kind,
-    NanoUsd,
-    NewSession,
-    Outcome,
-    OwnerId,
-    Position,
-    Run,
-    SessionId,
-    Status,
-    Totals,
-    first_digest,
-)
+from services.session.domain import Kind, NanoUsd, NewSession, OwnerId, SessionId, Status, Totals
+from services.session.entries import AppliedTurn, Entry, Reading, gained
 from services.session.listing import NEWEST, PageRequest, Viewer
 from services.session.store import Store
 from services.session.usecases import Applied, Directory
@@ -76,16 +62,16 @@ def ledger(session_id: SessionId, length: int, seed: str = "") -> tuple[AppliedT
     return tuple(turns)
 
 
-def run(turns: Sequence[AppliedTurn], session_id: SessionId, last_seq: int, *, sealed: bool = False) -> Run:
-    return Run(session_id, tuple(turns), last_seq, sealed, SEALED_AT if sealed else None)
+def run(turns: Sequence[AppliedTurn], session_id: SessionId, last_seq: int, *, sealed: bool = False) -> Reading:
+    return Reading(Run(session_id, tuple(turns), last_seq, sealed), SEALED_AT if sealed else None)
 
 
-def whole(turns: Sequence[AppliedTurn], session_id: SessionId, *, sealed: bool = False) -> Run:
+def whole(turns: Sequence[AppliedTurn], session_id: SessionId, *, sealed: bool = False) -> Reading:
     return run(turns, session_id, len(turns), sealed=sealed)
 
 
-async def folded(directory: Directory, *runs: Run) -> list[Outcome]:
-    return [applied.outcome for applied in await directory.apply(Batch(runs))]
+async def folded(directory: Directory, *readings: Reading) -> list[Outcome]:
+    return [applied.outcome for applied in await directory.apply(readings)]
 
 
 def bury(database: Database, session_id: SessionId) -> None:
@@ -95,6 +81,7 @@ def bury(database: Database, session_id: SessionId) -> None:
 
 
 def statements_sent(name: str) -> float:
+    telemetry.flush()
     return REGISTRY.get_sample_value("colloquy_db_statement_seconds_count", {"statement": name}) or 0
 
 
@@ -135,7 +122,7 @@ async def test_a_tombstone_refuses_the_fold_as_erased(directory: Directory, data
     session_id = SessionId(uuid4())
     bury(database, session_id)
 
-    (applied,) = await directory.apply(Batch((whole(ledger(session_id, 2), session_id),)))
+    (applied,) = await directory.apply([whole(ledger(session_id, 2), session_id)])
 
     assert applied == Applied(session_id, Outcome.ERASED)
 
@@ -151,16 +138,14 @@ async def test_a_batch_has_an_exact_outcome_for_each_session_in_its_order(
     bury(database, erased)
 
     results = await directory.apply(
-        Batch(
-            (
-                whole(ledger(absent, 1), absent),
-                run(turns[0][1:], ids[0], 4),
-                run(turns[1][:2], ids[1], 2),
-                run(turns[2][2:], ids[2], 4),
-                run((), ids[3], 4, sealed=True),
-                whole(ledger(erased, 1), erased),
-            )
-        )
+        [
+            whole(ledger(absent, 1), absent),
+            run(turns[0][1:], ids[0], 4),
+            run(turns[1][:2], ids[1], 2),
+            run(turns[2][2:], ids[2], 4),
+            run((), ids[3], 4, sealed=True),
+            whole(ledger(erased, 1), erased),
+        ]
     )
 
     assert [(result.session_id, result.outcome) for result in results] == [
@@ -172,7 +157,7 @@ async def test_a_batch_has_an_exact_outcome_for_each_session_in_its_order(
         (erased, Outcome.ERASED),
     ]
     assert results[2].position == Position(4, turns[1][3].digest)
-    assert results[4].position == Position(4, turns[3][3].digest, SEALED_AT)
+    assert results[4].position == Position(4, turns[3][3].digest, completed=True)
 
 
 async def test_runs_that_continue_their_entries_are_folded_in_one_statement(directory: Directory) -> None:
@@ -198,8 +183,8 @@ async def test_totals_and_completion_follow_the_ledger(directory: Directory) -> 
     await folded(directory, run(turns, session_id, 3, sealed=True))
     full = await directory.get(session_id, EVERYONE)
 
-    assert (half.status, half.position.completed_at, half.totals) == (Status.OPEN, None, Totals(3, 6, NanoUsd(9)))
-    assert (full.status, full.position.completed_at) == (Status.COMPLETED, SEALED_AT)
+    assert (half.status, half.completed_at, half.totals) == (Status.OPEN, None, Totals(3, 6, NanoUsd(9)))
+    assert (full.status, full.completed_at) == (Status.COMPLETED, SEALED_AT)
     assert full.totals == Totals(6, 12, NanoUsd(18))
 
 
@@ -208,13 +193,11 @@ async def test_a_restored_ledger_is_folded_anew_with_an_alert(directory: Directo
     await folded(directory, whole(ledger(session_id, 5, "lost"), session_id, sealed=True))
     restored = ledger(session_id, 2)
 
-    (ahead,) = await directory.apply(Batch((whole(restored, session_id),)))
+    (ahead,) = await directory.apply([whole(restored, session_id)])
     assert ahead.outcome is Outcome.DIVERGED
     assert ahead.position
     with capture_logs() as logs:
-        outcomes = await folded(
-            directory, Run(session_id, restored, 2, sealed=False, replaces=ahead.position.head_digest)
-        )
+        outcomes = await folded(directory, Reading(Run(session_id, restored, 2, replaces=ahead.position.head_digest)))
 
     entry = await directory.get(session_id, EVERYONE)
     assert outcomes == [Outcome.OK]
@@ -254,8 +237,8 @@ async def test_overlapping_runs_that_race_add_up_to_one_fold(directory: Director
 
     for session_id in ids:
         entry = await directory.get(session_id, EVERYONE)
-        assert entry.position == Position(12, turns[session_id][-1].digest, SEALED_AT)
-        assert entry.totals == sum((turn.totals for turn in turns[session_id]), Totals())
+        assert entry.position == Position(12, turns[session_id][-1].digest, completed=True)
+        assert entry.totals == gained(turns[session_id])
 
 
 async def waiting_for_a_lock(connection: psycopg.AsyncConnection[Any]) -> None:
@@ -442,9 +425,9 @@ def test_an_entry_is_read_by_its_key(crowded: Database, mode: str) -> None:
 @pytest.mark.parametrize("size", [1, 200])
 def test_a_fold_finds_its_entries_by_their_keys(crowded: Database, size: int, mode: str) -> None:
     ids = [uuid4() for _ in range(size)]
-    params: dict[str, object] = {"session_ids": ids, "step_ids": ids, "refolded": [False] * size}
+    params: dict[str, object] = {"session_ids": ids, "step_ids": ids, "completed": [OPENED_AT] * size}
     params |= dict.fromkeys(("base_digests", "digests"), [bytes(32)] * size)
-    params |= dict.fromkeys(("base_completed", "completed"), [OPENED_AT] * size)
+    params |= dict.fromkeys(("base_completed", "refolded"), [False] * size)
     params |= dict.fromkeys(("base_seqs", "seqs", "prompt_tokens", "completion_tokens", "costs"), [1] * size)
 
     nodes = plan_nodes(crowded, statements._ADVANCE.sql, params, mode)

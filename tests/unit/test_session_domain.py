@@ -1,283 +1,33 @@
-"""The directory's rules: what an entry and a run must be, and how runs fold, however a ledger is cut into them."""
+"""The directory's rules: what a session, a turn and a reading of a ledger must be, and what turns add up to."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import sha256
-from uuid import UUID
+from uuid import uuid4
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from libs.folding.runs import Digest, Position, Run, first_digest
 from libs.runtime.errors import InvalidField
-from services.session.domain import (
-    MAX_PER_TURN,
-    MAX_RUNS,
-    AppliedTurn,
-    Batch,
-    Digest,
-    Kind,
-    NanoUsd,
-    NewSession,
-    Outcome,
-    OwnerId,
-    Position,
-    Run,
-    SessionId,
-    Totals,
-    first_digest,
-    fold,
-)
+from services.session.domain import MAX_PER_TURN, Kind, NanoUsd, NewSession, OwnerId, SessionId, Status, Totals
+from services.session.entries import AppliedTurn, Entry, Reading, gained
 
-SESSION = SessionId(UUID("0195f3a2-6d3c-8a41-9c55-2f1f8f0c7b11"))
-SEALED_AT = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
-START = Position(0, first_digest(SESSION))
-
-
-def ledger(length: int, seed: str = "the only one") -> tuple[AppliedTurn, ...]:
-    """A chain of turns; two seeds differ from their first turn on."""
-    turns: list[AppliedTurn] = []
-    digest = first_digest(SESSION)
-    for seq in range(1, length + 1):
-        following = Digest(sha256(f"{seed}/{seq}".encode()).digest())
-        turns.append(AppliedTurn(seq, digest, following, Totals(seq, 10 * seq, NanoUsd(100 * seq))))
-        digest = following
-    return tuple(turns)
-
-
-def run(turns: Sequence[AppliedTurn], last_seq: int, *, sealed: bool = False, replaces: Digest | None = None) -> Run:
-    return Run(SESSION, tuple(turns), last_seq, sealed, SEALED_AT if sealed else None, replaces)
-
-
-def standing(turns: Sequence[AppliedTurn], completed_at: datetime | None = None) -> Position:
-    return Position(turns[-1].seq, turns[-1].digest, completed_at)
+NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
 def fields_of(error: InvalidField) -> list[str]:
     return [violation.field for violation in error.violations]
 
 
-def test_digest_0_is_the_protocols() -> None:
-    assert first_digest(SESSION) == sha256(b"colloquy/stream/1" + SESSION.bytes).digest()
+def turn(totals: Totals) -> AppliedTurn:
+    return AppliedTurn(1, Digest(bytes(32)), Digest(bytes(32)), totals)
 
 
-def test_a_run_that_continues_the_entry_is_folded_whole() -> None:
-    turns = ledger(3)
-
-    folded = fold(standing(turns[:1]), run(turns[1:], 3))
-
-    assert folded.outcome is Outcome.OK
-    assert folded.position == standing(turns)
-    assert folded.gained == Totals(5, 50, NanoUsd(500))
-
-
-def test_of_a_run_that_overlaps_only_what_is_new_counts() -> None:
-    turns = ledger(3)
-
-    folded = fold(standing(turns[:2]), run(turns, 3))
-
-    assert folded.outcome is Outcome.OK
-    assert not folded.refolded
-    assert folded.gained == turns[2].totals
-
-
-def test_a_run_that_was_folded_before_is_a_duplicate() -> None:
-    turns = ledger(3)
-
-    folded = fold(standing(turns), run(turns[1:], 3))
-
-    assert folded.outcome is Outcome.DUPLICATE
-    assert folded.position == standing(turns)
-
-
-def test_a_run_that_starts_later_leaves_a_gap() -> None:
-    turns = ledger(3)
-
-    folded = fold(START, run(turns[1:], 3))
-
-    assert folded.outcome is Outcome.GAP
-    assert folded.position == START
-
-
-def test_an_empty_run_of_a_longer_ledger_is_a_gap_too() -> None:
-    assert fold(START, run((), 3, sealed=True)).outcome is Outcome.GAP
-
-
-def test_an_empty_run_of_an_open_ledger_changes_nothing() -> None:
-    turns = ledger(3)
-
-    assert fold(standing(turns), run((), 3)).outcome is Outcome.DUPLICATE
-
-
-def test_a_session_completes_once_its_sealed_ledger_is_folded_to_the_end() -> None:
-    turns = ledger(3)
-
-    before_the_end = fold(START, run(turns[:2], 3, sealed=True))
-    at_the_end = fold(before_the_end.position, run(turns[2:], 3, sealed=True))
-
-    assert before_the_end.position.completed_at is None
-    assert at_the_end.position.completed_at == SEALED_AT
-
-
-def test_the_seal_alone_completes_a_session_that_is_at_the_end() -> None:
-    turns = ledger(3)
-
-    folded = fold(standing(turns), run((), 3, sealed=True))
-
-    assert folded.outcome is Outcome.OK
-    assert folded.position == standing(turns, SEALED_AT)
-    assert folded.gained == Totals()
-
-
-def test_an_unsealed_run_that_comes_late_does_not_reopen_a_completed_session() -> None:
-    turns = ledger(3)
-
-    folded = fold(standing(turns, SEALED_AT), run(turns[2:], 3))
-
-    assert folded.outcome is Outcome.DUPLICATE
-    assert folded.position.completed_at == SEALED_AT
-
-
-def test_a_completed_session_still_applies_and_is_open_until_that_ledger_is_sealed() -> None:
-    turns = ledger(4)
-
-    folded = fold(standing(turns[:3], SEALED_AT), run(turns[3:], 4))
-
-    assert folded.outcome is Outcome.OK
-    assert folded.position == standing(turns)
-
-
-def test_a_run_that_continues_another_ledger_has_diverged() -> None:
-    turns, other = ledger(3), ledger(3, "another")
-
-    folded = fold(standing(other[:2]), run(turns[2:], 3))
-
-    assert folded.outcome is Outcome.DIVERGED
-    assert folded.position == standing(other[:2])
-
-
-def test_a_duplicate_turn_with_another_digest_has_diverged() -> None:
-    turns, other = ledger(3), ledger(3, "another")
-
-    assert fold(standing(other), run(turns[1:], 3)).outcome is Outcome.DIVERGED
-
-
-def test_an_entry_ahead_of_the_ledger_has_diverged() -> None:
-    turns = ledger(3)
-
-    assert fold(standing(turns), run(turns[1:2], 2)).outcome is Outcome.DIVERGED
-    assert fold(standing(turns), run((), 2)).outcome is Outcome.DIVERGED
-
-
-def test_a_run_from_the_start_replaces_an_entry_that_it_shows_to_differ() -> None:
-    turns, other = ledger(3), ledger(2, "another")
-
-    folded = fold(standing(other, SEALED_AT), run(turns, 3))
-
-    assert folded.outcome is Outcome.OK
-    assert folded.refolded
-    assert folded.position == standing(turns)
-    assert folded.gained == Totals(6, 60, NanoUsd(600))
-
-
-def test_a_run_that_was_read_long_ago_takes_nothing_back() -> None:
-    turns = ledger(5)
-
-    folded = fold(standing(turns, SEALED_AT), run(turns[:3], 3))
-
-    assert folded.outcome is Outcome.DIVERGED
-    assert folded.position == standing(turns, SEALED_AT)
-
-
-def test_an_entry_that_was_seen_ahead_is_replaced_while_it_stands_there() -> None:
-    turns = ledger(5)
-    seen = standing(turns)
-
-    folded = fold(seen, run(turns[:3], 3, sealed=True, replaces=seen.head_digest))
-
-    assert folded.outcome is Outcome.OK
-    assert folded.refolded
-    assert folded.position == standing(turns[:3], SEALED_AT)
-
-
-def test_an_entry_that_moved_on_since_it_was_seen_is_not_replaced() -> None:
-    turns = ledger(5)
-    seen = standing(turns[:4])
-
-    folded = fold(standing(turns), run(turns[:3], 3, replaces=seen.head_digest))
-
-    assert folded.outcome is Outcome.DIVERGED
-
-
-def test_a_run_that_shows_the_entry_to_be_right_replaces_nothing() -> None:
-    turns = ledger(5)
-    seen = standing(turns[:4])
-
-    folded = fold(seen, run(turns, 5, replaces=seen.head_digest))
-
-    assert folded.outcome is Outcome.OK
-    assert not folded.refolded
-    assert folded.gained == turns[4].totals
-
-
-def test_a_ledger_that_was_restored_to_nothing_empties_the_entry() -> None:
-    seen = standing(ledger(2))
-
-    folded = fold(seen, run((), 0, replaces=seen.head_digest))
-
-    assert folded.refolded
-    assert folded.outcome is Outcome.OK
-    assert folded.position == START
-
-
-def test_every_broken_rule_of_a_run_is_named() -> None:
-    first, second, third = ledger(3)
-    poor = replace(second, totals=Totals(-1, MAX_PER_TURN + 1, NanoUsd(-1)))
-
-    with pytest.raises(InvalidField) as refused:
-        Run(SESSION, (poor, first), 1, sealed=True, replaces=third.digest)
-
-    assert fields_of(refused.value) == [
-        "turns[1].seq",
-        "turns[1].previous_digest",
-        "turns[0].prompt_tokens",
-        "turns[0].completion_tokens",
-        "turns[0].cost_nano_usd",
-        "sealed_at",
-        "replaces_digest",
-    ]
-
-
-def test_a_run_must_not_reach_past_its_ledger() -> None:
-    with pytest.raises(InvalidField) as refused:
-        run(ledger(3), 2)
-
-    assert fields_of(refused.value) == ["last_seq"]
-
-
-def test_a_ledger_begins_with_turn_1_and_the_sessions_own_digest() -> None:
-    (first,) = ledger(1)
-
-    with pytest.raises(InvalidField) as early:
-        run([replace(first, seq=0)], 1)
-    with pytest.raises(InvalidField) as foreign:
-        run([replace(first, previous_digest=first.digest)], 1)
-
-    assert fields_of(early.value) == ["turns[0].seq"]
-    assert fields_of(foreign.value) == ["turns[0].previous_digest"]
-
-
-def test_a_batch_has_each_session_once_and_no_more_than_it_may() -> None:
-    with pytest.raises(InvalidField) as refused:
-        Batch((run((), 0),) * (MAX_RUNS + 1))
-
-    assert fields_of(refused.value) == ["sessions", "sessions"]
+def opened() -> NewSession:
+    return NewSession(SessionId(uuid4()), OwnerId("alice"), "", Kind.CHAT, "", {}, "", {}, 20, NOON)
 
 
 def test_every_broken_rule_of_a_new_session_is_named() -> None:
     with pytest.raises(InvalidField) as refused:
-        NewSession(SESSION, OwnerId(""), "", Kind.CHAT, "", {"a\0": ""}, "\0", {}, 0, SEALED_AT)
+        NewSession(SessionId(uuid4()), OwnerId(""), "", Kind.CHAT, "", {"a\0": ""}, "\0", {}, 0, NOON)
 
     assert fields_of(refused.value) == [
         "session.candidate_name",
@@ -287,52 +37,33 @@ def test_every_broken_rule_of_a_new_session_is_named() -> None:
     ]
 
 
-@st.composite
-def deliveries(draw: st.DrawFn) -> tuple[tuple[AppliedTurn, ...], bool, list[Run]]:
-    """A ledger, whether it ends sealed, and readings of it: of any stretch, at any time, in any order, repeated."""
-    turns = ledger(draw(st.integers(0, 12)))
-    sealed = draw(st.booleans())
-    readings = []
-    for _ in range(draw(st.integers(0, 30))):
-        last_seq = draw(st.integers(0, len(turns)))
-        start, end = sorted((draw(st.integers(0, last_seq)), draw(st.integers(0, last_seq))))
-        readings.append(
-            run(turns[start:end], last_seq, sealed=sealed and last_seq == len(turns) and draw(st.booleans()))
-        )
-    return turns, sealed, readings
+def test_every_count_that_no_turn_can_have_is_named() -> None:
+    with pytest.raises(InvalidField) as refused:
+        turn(Totals(-1, MAX_PER_TURN + 1, NanoUsd(-1)))
+
+    assert fields_of(refused.value) == ["prompt_tokens", "completion_tokens", "cost_nano_usd"]
 
 
-@given(deliveries())
-def test_any_delivery_leaves_a_prefix_and_one_whole_reading_more_leaves_all(
-    delivered: tuple[tuple[AppliedTurn, ...], bool, list[Run]],
-) -> None:
-    turns, sealed, readings = delivered
-    position, totals = START, Totals()
+def test_turns_add_up_to_what_they_used() -> None:
+    turns = [turn(Totals(1, 2, NanoUsd(3))), turn(Totals(10, 20, NanoUsd(30)))]
 
-    for reading in [*readings, run(turns, len(turns), sealed=sealed)]:
-        folded = fold(position, reading)
-        position, totals = folded.position, totals + folded.gained
-
-        applied = turns[: position.applied_seq]
-        assert not folded.refolded
-        assert position.head_digest == (applied[-1].digest if applied else START.head_digest)
-        assert totals == sum((turn.totals for turn in applied), Totals())
-        assert position.completed_at is None or len(applied) == len(turns)
-
-    assert position == Position(
-        len(turns), turns[-1].digest if turns else START.head_digest, SEALED_AT if sealed else None
-    )
+    assert gained(turns) == Totals(11, 22, NanoUsd(33))
+    assert gained([]) == Totals()
 
 
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=8))
-def test_batches_cut_anywhere_give_the_same_fold(lengths: list[int]) -> None:
-    turns = ledger(sum(lengths))
-    position, totals, start = START, Totals(), 0
+def test_a_reading_of_a_sealed_ledger_says_when_it_was_sealed() -> None:
+    sealed: Run[AppliedTurn] = Run(uuid4(), (), 0, sealed=True)
 
-    for length in lengths:
-        folded = fold(position, run(turns[start : start + length], len(turns), sealed=True))
-        assert folded.outcome is Outcome.OK
-        position, totals, start = folded.position, totals + folded.gained, start + length
+    with pytest.raises(InvalidField) as refused:
+        Reading(sealed)
 
-    whole = fold(START, run(turns, len(turns), sealed=True))
-    assert (position, totals) == (whole.position, whole.gained)
+    assert fields_of(refused.value) == ["sealed_at"]
+    assert Reading(sealed, NOON).sealed_at == NOON
+
+
+def test_a_session_is_completed_once_its_entry_is() -> None:
+    new = opened()
+    digest = first_digest(new.session_id)
+
+    assert Entry(new, Position(0, digest), Totals()).status is Status.OPEN
+    assert Entry(new, Position(0, digest, completed=True), Totals(), NOON).status is Status.COMPLETED

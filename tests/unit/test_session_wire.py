@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colloquy.session.v1 import session_pb2
+from libs.folding.runs import first_digest
 from libs.runtime.errors import InvalidField, Malformed
 from services.session import wire
-from services.session.domain import Kind, SessionId, first_digest
+from services.session.domain import Kind, SessionId
 from services.session.listing import NEWEST, Cursor
 
 _MOMENTS = st.datetimes(timezones=st.just(UTC))
@@ -79,7 +80,7 @@ def test_a_digest_has_32_bytes() -> None:
     run = session_pb2.SessionTurns(session_id=str(uuid4()), turns=[turn], last_seq=1)
 
     with pytest.raises(Malformed):
-        wire.batch(session_pb2.ApplyTurnsRequest(sessions=[run]))
+        wire.readings(session_pb2.ApplyTurnsRequest(sessions=[run]))
 
 
 def test_a_kind_of_a_newer_contract_does_not_mean_every_kind() -> None:
@@ -122,13 +123,16 @@ def test_the_runs_of_a_batch_are_refused_by_their_place_in_it() -> None:
             session_pb2.AppliedTurn(seq=3, previous_digest=bytes(32), digest=bytes(32)),
         ],
         last_seq=3,
-        sealed=True,
     )
+    poor = session_pb2.SessionTurns(session_id=str(session_id), last_seq=1)
+    poor.turns.add(seq=1, previous_digest=first_digest(session_id), digest=bytes(32), prompt_tokens=-1)
+    timeless = session_pb2.SessionTurns(session_id=str(session_id), last_seq=0, sealed=True)
 
     with pytest.raises(InvalidField) as refused:
-        wire.batch(session_pb2.ApplyTurnsRequest(sessions=[good, gap]))
+        wire.readings(session_pb2.ApplyTurnsRequest(sessions=[good, gap, poor, timeless]))
 
     assert [violation.field for violation in refused.value.violations] == [
         "sessions[1].turns[1].seq",
-        "sessions[1].sealed_at",
+        "sessions[2].turns[0].prompt_tokens",
+        "sessions[3].sealed_at",
     ]
