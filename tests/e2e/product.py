@@ -18,6 +18,8 @@ from services.cli import environment, stack, terminal
 from services.cli.supervisor import Process, Supervisor
 from tests.databases import Database
 
+RECONNECT_SECONDS = 1.5  # libs.runtime.client tries again every second, and then asks for the health
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that are free now, each another one."""
@@ -82,6 +84,7 @@ class Product:
             yield
         finally:
             await self._supervisor.start_one(process)
+            await asyncio.sleep(RECONNECT_SECONDS)
 
     def token(self, subject: str, *roles: str) -> str:
         """A bearer token, by default a candidate's."""

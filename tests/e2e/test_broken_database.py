@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import FreshDatabase
 from tests.e2e.product import Product
 
-WORDS = (b"relation", b"history.turns", b"psycopg", b"SELECT", b"Traceback", b"sqlalchemy", b"away")
+WORDS = (b"does not exist", b"history.turns", b"psycopg", b"SELECT", b"Traceback", b"sqlalchemy", b"away")
 
 
 @pytest.mark.timeout(120)
