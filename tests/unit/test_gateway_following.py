@@ -1,7 +1,6 @@
 """Waiting for a turn that somebody else answers; the ledger is a script of what BeginTurn says."""
 
 import asyncio
-import time
 import uuid
 from collections.abc import Callable
 
@@ -26,9 +25,11 @@ class Ledger:
     def __init__(self, *script: history_pb2.BeginTurnResponse) -> None:
         self._script = list(script)
         self.asked = 0
+        self.was_asked = asyncio.Event()
 
     async def begin(self, _: Message, __: uuid.UUID) -> history_pb2.BeginTurnResponse:
         self.asked += 1
+        self.was_asked.set()
         return self._script.pop(0) if len(self._script) > 1 else self._script[0]
 
 
@@ -81,9 +82,7 @@ async def test_a_poller_ends_with_its_last_waiter() -> None:
     ledger = Ledger(IN_PROGRESS)
     waiting = following(ledger)
     follower = asyncio.create_task(waiting.follow(MESSAGE, IN_PROGRESS.in_progress, 10_000))
-    began = time.monotonic()
-    while not ledger.asked and time.monotonic() - began < 5:
-        await asyncio.sleep(0.01)
+    await ledger.was_asked.wait()
 
     follower.cancel()
     await asyncio.wait({follower})
