@@ -81,6 +81,8 @@ class ScriptedLlm(llm_pb2_grpc.LlmServiceServicer):
     calls: dict[tuple[str, str], llm_pb2.Call] = field(default_factory=dict)
     made: Counter[str] = field(default_factory=Counter)
     """Calls made by turn, repeats included."""
+    waiting: Counter[str] = field(default_factory=Counter)
+    """Requests by turn that wait, or have waited, for a call."""
     prompts: list[llm_pb2.GenerateRequest] = field(default_factory=list)
     _flights: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
 
@@ -92,6 +94,7 @@ class ScriptedLlm(llm_pb2_grpc.LlmServiceServicer):
         if key not in self._flights and (call is None or call.state != llm_pb2.CALL_STATE_DONE):
             self.prompts.append(request)
             self._flights[key] = asyncio.create_task(self._fly(key, request, call))
+        self.waiting[request.turn_id] += 1
         if flight := self._flights.get(key):
             await asyncio.shield(flight)
         if self.calls[key].state != llm_pb2.CALL_STATE_DONE:
@@ -124,8 +127,10 @@ class ScriptedLlm(llm_pb2_grpc.LlmServiceServicer):
             repeats=earlier.repeats + 1 if earlier else 0,
         )
         self.made[request.turn_id] += 1
-        await self.script[request.turn_id].pop(0)(call)
-        del self._flights[key]
+        try:
+            await self.script[request.turn_id].pop(0)(call)
+        finally:
+            del self._flights[key]
 
 
 @dataclass(frozen=True)
