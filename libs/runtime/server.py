@@ -19,8 +19,10 @@ A service's `__main__` is one straight line:
 """
 
 import asyncio
+import errno
 import gc
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeAlias, cast
@@ -157,21 +159,13 @@ class Server:
         await self.background.drain(GRACE_SECONDS)
 
     async def _bind(self) -> grpc.aio.Server:
-        host, port = self._listen
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + BIND_RETRY_SECONDS
-        while True:
-            server = self._construct()
-            try:
-                self.port = server.add_insecure_port(address)
-            except RuntimeError:
-                # An outgoing connection may have the port for a moment: the defaults lie in Linux's ephemeral range.
-                if loop.time() >= give_up_at:
-                    raise StartError(busy(address)) from None
-                await asyncio.sleep(0.1)
-            else:
-                return server
+        await until_free(self._listen)
+        server = self._construct()
+        try:
+            self.port = server.add_insecure_port(address_of(self._listen))
+        except RuntimeError:
+            raise StartError(busy(address_of(self._listen))) from None
+        return server
 
     def _construct(self) -> grpc.aio.Server:
         server = grpc.aio.server(options=_OPTIONS)
@@ -201,10 +195,42 @@ class Server:
             await self._ask_readiness()
 
 
+async def until_free(listen: Address) -> None:
+    """Return once the address can be bound: at once as a rule, else within two seconds.
+
+    The default ports lie in Linux's ephemeral range, so an outgoing connection may have one for a moment. It is tried
+    with a socket of our own, as gRPC writes to stderr whenever it fails.
+
+    Raises:
+        StartError: it stays taken, or is no address of this machine.
+    """
+    host, port = listen
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + BIND_RETRY_SECONDS
+    while True:
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host, port))
+                return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise StartError(f"cannot listen on {address_of(listen)}: {error.strerror}") from error
+            if loop.time() >= give_up_at:
+                raise StartError(busy(address_of(listen))) from error
+        await asyncio.sleep(0.1)
+
+
 def busy(address: str) -> str:
-    """What to tell the operator about an address that cannot be bound."""
+    """What to tell the operator about an address that stays taken."""
     port = address.rpartition(":")[2]
     return f"cannot listen on {address}: another process has the port; `ss -ltnp 'sport = :{port}'` names it"
+
+
+def address_of(listen: Address) -> str:
+    """`host:port`, an IPv6 host in brackets."""
+    host, port = listen
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def serve(
@@ -217,10 +243,8 @@ async def serve(
     """
     stop = stop_signal()
     metrics = telemetry.MetricsServer(metrics_listen, lambda: server.health.serving)
-    try:
-        await metrics.start()
-    except OSError as error:
-        raise StartError(busy(f"{metrics_listen[0]}:{metrics_listen[1]}")) from error
+    await until_free(metrics_listen)
+    await metrics.start()
     await server.start()
     settle_heap()
     telemetry.logger().info("serving", port=server.port, metrics_port=metrics.port)
