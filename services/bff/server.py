@@ -13,15 +13,7 @@ from starlette.types import ASGIApp
 
 from libs.runtime import logs, telemetry
 from libs.runtime.config import Address
-from libs.runtime.server import (
-    BIND_RETRY_SECONDS,
-    GRACE_SECONDS,
-    NOT_SERVING_SECONDS,
-    StartError,
-    busy,
-    settle_heap,
-    stop_signal,
-)
+from libs.runtime.server import GRACE_SECONDS, NOT_SERVING_SECONDS, settle_heap, stop_signal, until_free
 from services.bff.routes import Probes
 
 # Longer than load balancers keep a connection that nobody uses (60 s), so that they close it first.
@@ -54,7 +46,9 @@ class HttpServer:
 
     async def start(self) -> None:
         """Bind and accept. Raises StartError where the port stays taken for two seconds."""
-        listening = await self._bind()
+        await until_free(self._listen)
+        family = socket.AF_INET6 if ":" in self._listen[0] else socket.AF_INET
+        listening = socket.create_server(self._listen, family=family, backlog=BACKLOG)
         self.port = listening.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve([listening]), name="http server")
         self._serving.add_done_callback(lambda _: self._server.accepting.set())
@@ -66,19 +60,6 @@ class HttpServer:
         """Stop accepting; return when what was accepted has been answered, or the grace is over."""
         self._server.should_exit = True
         await self._serving
-
-    async def _bind(self) -> socket.socket:
-        host, port = self._listen
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + BIND_RETRY_SECONDS
-        while True:
-            try:
-                return socket.create_server(self._listen, family=family, backlog=BACKLOG)
-            except OSError:
-                if loop.time() >= give_up:
-                    raise StartError(busy(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")) from None
-                await asyncio.sleep(0.1)
 
 
 class _Server(uvicorn.Server):
@@ -108,11 +89,9 @@ async def serve(
     """
     stop = stop_signal()
     metrics = telemetry.MetricsServer(metrics_listen, lambda: probes.ready)
+    await until_free(metrics_listen)
+    await metrics.start()
     await server.start()
-    try:
-        await metrics.start()
-    except OSError as error:
-        raise StartError(busy(f"{metrics_listen[0]}:{metrics_listen[1]}")) from error
     settle_heap()
     logs.logger().info("serving", port=server.port, metrics_port=metrics.port)
     await stop.wait()

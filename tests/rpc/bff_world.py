@@ -234,26 +234,33 @@ def a_token(*roles: Role, subject: str = "alice", pair: keys.KeyPair | None = No
 
 
 _PAIR = keys.generate_keypair()
+PUBLIC_PEM = _PAIR.public_pem
 
 
 @asynccontextmanager
-async def a_world(budgets: Budgets = BUDGETS) -> AsyncIterator[World]:
+async def a_gateway() -> AsyncIterator[tuple[ScriptedGateway, Server]]:
+    """A scripted gateway on a port."""
     scripted = ScriptedGateway()
     register = partial(gateway_pb2_grpc.add_ConversationServiceServicer_to_server, scripted)
     behind = Server("gateway", ("127.0.0.1", 0), [register])
     await behind.start()
-    gateway = Gateway(f"127.0.0.1:{behind.port}")
-    probes = Probes(gateway)
-    verifier = Verifier(StaticKey(keys.public_key(_PAIR.public_pem)), "colloquy", "colloquy")
-    server = HttpServer(build(gateway, verifier, budgets, probes, [PAGE_ORIGIN]), ("127.0.0.1", 0))
-    await server.start()
-    async with aiohttp.ClientSession() as http:
-        world = World(scripted, behind, server.port, http, a_token(), probes)
-        await until(lambda: probes.ready)
-        yield world
-    await server.stop()
-    await gateway.close()
+    yield scripted, behind
     await behind.drain()
+
+
+@asynccontextmanager
+async def a_world(budgets: Budgets = BUDGETS) -> AsyncIterator[World]:
+    """The BFF, in this process, in front of a scripted gateway."""
+    async with a_gateway() as (scripted, behind), aiohttp.ClientSession() as http:
+        gateway = Gateway(f"127.0.0.1:{behind.port}")
+        probes = Probes(gateway)
+        verifier = Verifier(StaticKey(keys.public_key(PUBLIC_PEM)), "colloquy", "colloquy")
+        server = HttpServer(build(gateway, verifier, budgets, probes, [PAGE_ORIGIN]), ("127.0.0.1", 0))
+        await server.start()
+        await until(lambda: probes.ready)
+        yield World(scripted, behind, server.port, http, a_token(), probes)
+        await server.stop()
+        await gateway.close()
 
 
 @pytest.fixture(scope="module")
