@@ -63,10 +63,10 @@ class Journal:
 _journal = Journal()
 
 
-def configure(service: str, version: str, level: str, descriptor: int = 1) -> None:
+def configure(service: str, version: str, level: str) -> None:
     """Log as `service` at `level`, one of LEVELS, from now on."""
     global _journal
-    _journal = Journal(descriptor, LEVELS[level], service, version)
+    _journal = Journal(1, LEVELS[level], service, version)
     atexit.register(flush)
     structlog.configure(
         processors=[_render],
@@ -101,7 +101,8 @@ def line(level: str, event: str, at: float, call: context.Call | None, fields: M
     content.update(_journal.constants)
     if call is not None:
         content["correlation_id"], content["trace_id"], _ = call.ids()
-        content["rpc"] = call.rpc
+        if call.rpc:
+            content["rpc"] = call.rpc
         content.update(call.fields)
     content.update(fields)
     return orjson.dumps(content, default=str, option=_JSON)

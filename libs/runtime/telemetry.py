@@ -43,10 +43,10 @@ EVENT_LOOP_LAG = histogram("event_loop_lag_seconds", "How late a timer of the ev
 BUILD_INFO = gauge("build_info", "Always 1; the labels say what runs.", ("service", "version", "python"))
 
 
-def configure(service: str, level: str = "info", descriptor: int = 1) -> None:
+def configure(service: str, level: str = "info") -> None:
     """Name the process in its logs and metrics, once, from `__main__`; `level` is one of LEVELS."""
     version = metadata.version("colloquy")
-    logs.configure(service, version, level, descriptor)
+    logs.configure(service, version, level)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     BUILD_INFO.labels(service, version, platform.python_version()).set(1)
 

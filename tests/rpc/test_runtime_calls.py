@@ -279,6 +279,43 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
     await client.channel.close()
 
 
+async def test_what_a_servicer_calls_unavailable_is_asked_once() -> None:
+    attempts = 0
+
+    async def say(_: str) -> str:
+        nonlocal attempts
+        attempts += 1
+        raise Unavailable
+
+    async with serving(say) as client:
+        with pytest.raises(Unavailable):
+            await client.say()
+
+    assert attempts == 1
+
+
+async def test_a_connection_that_breaks_under_a_call_is_worth_another_try() -> None:
+    attempts = 0
+
+    async def break_once(request: StringValue, rpc: Any) -> StringValue:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            await rpc.abort(grpc.StatusCode.UNAVAILABLE, "as a broken connection would have it")
+        return request
+
+    handler = grpc.unary_unary_rpc_method_handler(break_once, StringValue.FromString, StringValue.SerializeToString)
+    bare = grpc.aio.server()
+    bare.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {"Say": handler})])
+    client = Client(bare.add_insecure_port("127.0.0.1:0"))
+    await bare.start()
+
+    assert await client.say("once more") == "once more"
+
+    await client.channel.close()
+    await bare.stop(None)
+
+
 async def test_a_call_has_the_smaller_of_its_cap_and_what_is_left() -> None:
     async def say(_: str) -> str:
         return str(context.remaining_ms())
