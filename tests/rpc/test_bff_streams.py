@@ -231,6 +231,6 @@ async def test_a_stream_that_hangs_fails_in_time(world: World) -> None:
 
     reply = await stream(world)
 
-    assert asyncio.get_running_loop().time() - started < 2.0
+    assert asyncio.get_running_loop().time() - started < 2.5  # 2.0 on a machine of its own
     assert orjson.loads(events_of(reply.body)[-1][1])["reason"] == "DEADLINE_EXCEEDED"
     await until(world.gateway.stream_ended.is_set)
