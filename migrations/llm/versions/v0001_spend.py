@@ -9,7 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # What the session's attempts cost together: those that are under way or whose outcome nobody knows at their ceiling.
+    # What the session's attempts cost together; those under way, or of unknown outcome, count at their ceiling.
     op.execute("""
         CREATE TABLE llm.sessions (
             session_id     uuid    NOT NULL,
@@ -19,8 +19,8 @@ def upgrade() -> None:
             CONSTRAINT sessions_spent_counts CHECK (spent_nano_usd >= 0)
         )
     """)
-    # Amounts are those of all attempts, repeats included. `error` says why the last attempt failed; DONE without a
-    # result has been cleared.
+    # `attempt` is the current one under the current fence. Amounts are those of all attempts, repeats included. `error`
+    # says why the last one failed; DONE without a result has been cleared.
     op.execute("""
         CREATE TABLE llm.calls (
             session_id        uuid        NOT NULL,
@@ -28,6 +28,7 @@ def upgrade() -> None:
             purpose           text        NOT NULL,
             state             text        NOT NULL,
             fence             bigint      NOT NULL,
+            attempt           integer     NOT NULL DEFAULT 1,
             repeats           integer     NOT NULL DEFAULT 0,
             lease_until       timestamptz NOT NULL,
             context           bytea,
@@ -48,7 +49,8 @@ def upgrade() -> None:
             CONSTRAINT calls_only_done_has_result CHECK (state = 'DONE' OR result IS NULL),
             CONSTRAINT calls_ended_has_time CHECK ((state = 'INFLIGHT') = (finished_at IS NULL)),
             CONSTRAINT calls_amounts_count CHECK (
-                fence > 0 AND repeats >= 0 AND prompt_tokens >= 0 AND completion_tokens >= 0 AND cost_nano_usd >= 0
+                fence > 0 AND attempt > 0 AND repeats >= 0
+                AND prompt_tokens >= 0 AND completion_tokens >= 0 AND cost_nano_usd >= 0
             ),
             CONSTRAINT calls_prompt_hash_length CHECK (octet_length(prompt_hash) = 32)
         )

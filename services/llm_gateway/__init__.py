@@ -1,0 +1,1 @@
+"""Text from a model, safely and once: the call ledger, and the provider behind it."""

@@ -1,0 +1,164 @@
+"""All the SQL of the call ledger, for `store` to send. Each statement is one transaction.
+
+Money stands in three places that always agree: `sessions.spent_nano_usd` and `calls.cost_nano_usd` are sums of
+`attempts.cost_nano_usd`. An attempt enters at its ceiling and is corrected when its end is known; so one that nobody
+ends, because its process died, is counted at its ceiling without anybody's doing.
+
+Each that writes begins with the lock on the session's row, where a tombstone may stand and which an erase takes too:
+what is written was written before the tombstone, or knows of it. All lock in one order, session, call, attempts, so
+never in a circle. A statement that waits for the first lock sees other rows as they were before the wait. None depends
+on that: a call is inserted under its key, or updated under conditions on itself that PostgreSQL checks again on the
+newest version of the row.
+"""
+
+# ruff: noqa: S608 - the fragments put together here are constants of this file
+
+from typing import Final
+
+from libs.runtime.db import Statement
+from services.llm_gateway.domain import Failure
+
+_KEY: Final = "session_id = %(session_id)s AND turn_id = %(turn_id)s AND purpose = %(purpose)s"
+
+# Two that read as UNKNOWN: a lease that ended without a word, and a result that was cleared.
+_CALL: Final = """
+    CASE WHEN (state = 'INFLIGHT' AND lease_until <= clock_timestamp()) OR (state = 'DONE' AND result IS NULL)
+         THEN 'UNKNOWN' ELSE state END AS state,
+    context, result, finish_reason, model, error, prompt_tokens, completion_tokens, cost_nano_usd, prompt_version,
+    repeats,
+    CASE WHEN state = 'INFLIGHT'
+         THEN (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::bigint END AS lease_left_ms,
+    (extract(epoch FROM finished_at - dispatched_at) * 1000)::bigint AS duration_ms"""
+
+_LEASE: Final = "clock_timestamp() + %(lease_ms)s * interval '1 millisecond'"
+
+_INSERT_ATTEMPT: Final = """
+    INSERT INTO llm.attempts (session_id, turn_id, purpose, fence, attempt, state, provider, model, cost_nano_usd)
+    SELECT session_id, turn_id, purpose, fence, %(attempt)s, 'dispatched', %(provider)s, %(model)s, %(ceiling)s
+    FROM call"""
+
+# The usual case, a call that nobody has asked for, in one statement: the account is charged, and locked, only where the
+# call is absent. Should it appear during the wait for that lock, inserting it violates its key and undoes the charge.
+OPEN: Final = Statement(
+    "llm_open",
+    f"""
+    WITH known AS (
+        SELECT {_CALL} FROM llm.calls WHERE {_KEY}
+    ), account AS (
+        INSERT INTO llm.sessions AS held (session_id, spent_nano_usd)
+        SELECT %(session_id)s, %(ceiling)s WHERE NOT EXISTS (SELECT FROM known)
+        ON CONFLICT (session_id) DO UPDATE SET spent_nano_usd = held.spent_nano_usd + excluded.spent_nano_usd
+        WHERE NOT held.erased
+        RETURNING session_id
+    ), call AS (
+        INSERT INTO llm.calls (session_id, turn_id, purpose, state, fence, lease_until, context, cost_nano_usd,
+                               prompt_version, prompt_hash)
+        SELECT session_id, %(turn_id)s, %(purpose)s, 'INFLIGHT', 1, {_LEASE}, %(context)s, %(ceiling)s,
+               %(prompt_version)s, %(prompt_hash)s
+        FROM account
+        RETURNING session_id, turn_id, purpose, fence
+    ), attempt AS ({_INSERT_ATTEMPT}
+    )
+    SELECT call.fence, known.*,
+           EXISTS (SELECT FROM llm.sessions WHERE session_id = %(session_id)s AND erased) AS erased
+    FROM call FULL JOIN known ON true
+    """,
+)
+
+# The next intent of a call that gave nothing: the attempts of those before it that nobody has ended are unknown now.
+REPEAT: Final = Statement(
+    "llm_repeat",
+    f"""
+    WITH account AS (
+        SELECT session_id FROM llm.sessions WHERE session_id = %(session_id)s AND NOT erased FOR NO KEY UPDATE
+    ), call AS (
+        UPDATE llm.calls AS call
+        SET state = 'INFLIGHT', fence = fence + 1, attempt = 1, repeats = repeats + 1, lease_until = {_LEASE},
+            context = %(context)s, prompt_version = %(prompt_version)s, prompt_hash = %(prompt_hash)s,
+            result = NULL, finish_reason = NULL, model = NULL, error = NULL,
+            cost_nano_usd = cost_nano_usd + %(ceiling)s, dispatched_at = clock_timestamp(), finished_at = NULL
+        FROM account
+        WHERE call.session_id = account.session_id AND turn_id = %(turn_id)s AND purpose = %(purpose)s
+          AND (state IN ('FAILED', 'UNKNOWN') OR (state = 'INFLIGHT' AND lease_until <= clock_timestamp())
+               OR (state = 'DONE' AND result IS NULL))
+        RETURNING call.session_id, turn_id, purpose, fence
+    ), lost AS (
+        UPDATE llm.attempts AS attempt
+        SET state = 'unknown', error = '{Failure.LOST}', finished_at = clock_timestamp()
+        FROM call
+        WHERE attempt.session_id = call.session_id AND attempt.turn_id = call.turn_id
+          AND attempt.purpose = call.purpose AND attempt.state = 'dispatched'
+    ), attempt AS ({_INSERT_ATTEMPT}
+    ), paid AS (
+        UPDATE llm.sessions AS held SET spent_nano_usd = spent_nano_usd + %(ceiling)s
+        FROM call WHERE held.session_id = call.session_id
+    )
+    SELECT fence FROM call
+    """,
+)
+
+_END_ATTEMPT: Final = """
+    UPDATE llm.attempts AS attempt
+    SET state = %(attempt_state)s, status = %(status)s, error = %(attempt_error)s, finished_at = clock_timestamp(),
+        prompt_tokens = %(prompt_tokens)s, completion_tokens = %(completion_tokens)s, cost_nano_usd = %(cost)s
+    FROM call
+    WHERE attempt.session_id = call.session_id AND attempt.turn_id = call.turn_id AND attempt.purpose = call.purpose
+      AND attempt.fence = call.fence AND attempt.attempt = %(ended)s"""
+
+# A statement that is sent again because its answer got lost changes nothing: the attempt it ends is current no more.
+_HELD_CALL: Final = """
+        WHERE call.session_id = account.session_id AND turn_id = %(turn_id)s AND purpose = %(purpose)s
+          AND state = 'INFLIGHT' AND fence = %(fence)s AND attempt = %(ended)s"""
+
+# One attempt ends and the next begins, under the same intent while its lease lasts: as one ceiling goes and the other
+# comes, the sums grow by what the first one cost.
+RETRY: Final = Statement(
+    "llm_retry",
+    f"""
+    WITH account AS (
+        SELECT session_id FROM llm.sessions WHERE session_id = %(session_id)s AND NOT erased FOR NO KEY UPDATE
+    ), call AS (
+        UPDATE llm.calls AS call
+        SET attempt = %(attempt)s, prompt_tokens = prompt_tokens + %(prompt_tokens)s,
+            completion_tokens = completion_tokens + %(completion_tokens)s,
+            cost_nano_usd = cost_nano_usd + %(cost)s
+        FROM account{_HELD_CALL} AND lease_until > clock_timestamp()
+        RETURNING call.session_id, turn_id, purpose, fence
+    ), ended AS ({_END_ATTEMPT}
+    ), attempt AS ({_INSERT_ATTEMPT}
+    ), paid AS (
+        UPDATE llm.sessions AS held SET spent_nano_usd = spent_nano_usd + %(cost)s
+        FROM call WHERE held.session_id = call.session_id
+    )
+    SELECT fence FROM call
+    """,
+)
+
+# The result. Under a tombstone only what it cost is kept.
+FINISH: Final = Statement(
+    "llm_finish",
+    f"""
+    WITH account AS (
+        SELECT session_id, erased FROM llm.sessions WHERE session_id = %(session_id)s FOR NO KEY UPDATE
+    ), call AS (
+        UPDATE llm.calls AS call
+        SET state = %(state)s, result = CASE WHEN NOT erased THEN %(result)s END, finish_reason = %(finish_reason)s,
+            model = %(model)s, error = %(error)s, finished_at = clock_timestamp(),
+            prompt_tokens = prompt_tokens + %(prompt_tokens)s,
+            completion_tokens = completion_tokens + %(completion_tokens)s,
+            cost_nano_usd = cost_nano_usd + %(cost)s - %(ceiling)s
+        FROM account{_HELD_CALL}
+        RETURNING call.session_id, turn_id, purpose, fence, {_CALL}, erased
+    ), attempt AS ({_END_ATTEMPT}
+    ), paid AS (
+        UPDATE llm.sessions AS held SET spent_nano_usd = spent_nano_usd + %(cost)s - %(ceiling)s
+        FROM call WHERE held.session_id = call.session_id
+    )
+    SELECT * FROM call
+    """,
+)
+
+READ: Final = Statement(
+    "llm_read",
+    f"SELECT {_CALL}, erased FROM llm.calls JOIN llm.sessions USING (session_id) WHERE {_KEY}",
+)

@@ -1,0 +1,227 @@
+"""llm-gateway as several processes on one ledger: who follows, who takes over, who may not write; and as its own."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+
+from colloquy.llm.v1 import llm_pb2 as pb
+from colloquy.llm.v1 import llm_pb2_grpc
+from libs.runtime import client
+from libs.runtime.errors import DeadlineExceeded, Unavailable
+from tests.databases import Database
+from tests.rpc.llm_world import (
+    COST,
+    TEXT,
+    ScriptedProvider,
+    World,
+    a_request,
+    completion,
+    provider,
+    refuses,
+    running_world,
+    says,
+    waits,
+)
+
+__all__ = ["provider"]  # a fixture
+
+ANYWHERE = {"COLLOQUY_LLM_LISTEN": "127.0.0.1:0", "COLLOQUY_LLM_METRICS_LISTEN": "127.0.0.1:0"}
+EXPIRE = "UPDATE llm.calls SET lease_until = now() WHERE session_id = %s"
+
+
+@asynccontextmanager
+async def two_worlds(database: Database, provider: ScriptedProvider) -> AsyncIterator[tuple[World, World]]:
+    """Two services that share nothing but the ledger."""
+    dsn = database.dsns["llm"]
+    async with running_world(dsn, provider) as one, running_world(dsn, provider) as other:
+        yield one, other
+
+
+async def test_a_call_that_another_process_makes_is_followed(database: Database, provider: ScriptedProvider) -> None:
+    request, answer = a_request(), asyncio.Event()
+    provider.script = [waits(answer, says(completion()))]
+    async with two_worlds(database, provider) as (one, other):
+        making = asyncio.create_task(one.generate(request))
+        await provider.arrived()
+        following = [asyncio.create_task(other.generate(request)) for _ in range(20)]
+        listening = asyncio.create_task(other.stream(request))
+        answer.set()
+        made, *followed = await asyncio.gather(making, *following)
+        heard = await listening
+
+    assert not made.reused
+    assert all(one.reused and one.call == made.call for one in followed)
+    assert heard == [TEXT, pb.GenerateResponse(call=made.call, reused=True)]
+    assert len(provider.received) == 1
+
+
+async def test_a_hundred_in_two_processes_are_one_call(database: Database, provider: ScriptedProvider) -> None:
+    request = a_request()
+    async with two_worlds(database, provider) as worlds:
+        answers = await asyncio.gather(*(worlds[number % 2].generate(request) for number in range(100)))
+        spent = worlds[0].spent(request)
+
+    assert len(provider.received) == 1
+    assert {one.call.text for one in answers} == {TEXT}
+    assert [one.reused for one in answers].count(False) == 1
+    assert spent == COST
+
+
+async def test_a_follower_does_not_repeat_what_it_saw_fail(database: Database, provider: ScriptedProvider) -> None:
+    request, answer = a_request(), asyncio.Event()
+    provider.script = [waits(answer, refuses(401))]
+    async with two_worlds(database, provider) as (one, other):
+        making = asyncio.create_task(one.generate(request))
+        await provider.arrived()
+        following = asyncio.create_task(other.generate(request))
+        await in_flight_seen(other, request)
+        answer.set()
+        outcomes = await asyncio.gather(making, following, return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+    assert len(provider.received) == 1
+
+
+async def test_a_follower_gives_up_at_its_own_deadline(database: Database, provider: ScriptedProvider) -> None:
+    request, answer = a_request(), asyncio.Event()
+    provider.script = [waits(answer, says(completion()))]
+    async with two_worlds(database, provider) as (one, other):
+        making = asyncio.create_task(one.generate(request))
+        await provider.arrived()
+        with pytest.raises(DeadlineExceeded):
+            await other.generate(request, cap_ms=300)
+        answer.set()
+
+        assert (await making).call.text == TEXT
+
+
+async def test_a_late_writer_is_overtaken_and_answers_with_what_was_written(
+    database: Database, provider: ScriptedProvider
+) -> None:
+    request, answer = a_request(context=b"first"), asyncio.Event()
+    second = a_request(session_id=request.session_id, turn_id=request.turn_id, context=b"second")
+    provider.script = [waits(answer, says(completion("Too late."))), says(completion("In time."))]
+    async with two_worlds(database, provider) as (one, other):
+        slow = asyncio.create_task(one.generate(request))
+        await provider.arrived()
+        one.execute(EXPIRE, request)
+        quick = await other.generate(second)
+        answer.set()
+        overtaken = await slow
+        call = await one.get(request)
+
+    assert (quick.reused, quick.call.text, quick.call.context, quick.call.repeats) == (False, "In time.", b"second", 1)
+    assert overtaken == pb.GenerateResponse(call=quick.call, reused=True)
+    assert call == quick.call
+    assert [row["state"] for row in one.attempts(request)] == ["unknown", "settled"]
+    assert one.spent(request) > 2 * COST
+
+
+async def test_a_killed_process_leaves_an_unknown_call_that_is_made_again(
+    database: Database, provider: ScriptedProvider
+) -> None:
+    request, never = a_request(context=b"first"), asyncio.Event()
+    again = a_request(session_id=request.session_id, turn_id=request.turn_id, context=b"second")
+    provider.script = [waits(never, says(completion()))]
+    settings = {**ANYWHERE, "COLLOQUY_DATABASE_URL": database.dsns["llm"], "OPENAI_BASE_URL": provider.url}
+    async with running_world(database.dsns["llm"], provider) as survivor:
+        async with process(settings) as killed:
+            serving = await line_of(killed, "serving")
+            channel = client.open_channel(f"127.0.0.1:{serving['port']}")
+            stub: Any = llm_pb2_grpc.LlmServiceStub(channel)
+            asking = asyncio.create_task(client.call(stub.Generate, request, 10_000))
+            await provider.arrived()
+            killed.kill()
+            await killed.wait()
+            with pytest.raises(Unavailable):
+                await asking
+            await channel.close()
+        orphaned = await survivor.get(request)
+        following = asyncio.create_task(survivor.generate(again))
+        await in_flight_seen(survivor, request)
+        survivor.execute(EXPIRE, request)
+        made = await following
+
+        assert orphaned.state == pb.CALL_STATE_INFLIGHT
+        assert (made.reused, made.call.text, made.call.context) == (False, TEXT, b"second")
+        assert made.call.repeats == 1
+        assert [(row["fence"], row["state"]) for row in survivor.attempts(request)] == [(1, "unknown"), (2, "settled")]
+        assert survivor.spent(request) == made.call.usage.cost_nano_usd > COST
+
+
+async def test_it_finishes_its_calls_before_it_leaves(database: Database, provider: ScriptedProvider) -> None:
+    request, answer = a_request(), asyncio.Event()
+    provider.script = [waits(answer, says(completion()))]
+    settings = {**ANYWHERE, "COLLOQUY_DATABASE_URL": database.dsns["llm"], "OPENAI_BASE_URL": provider.url}
+    async with process(settings) as service:
+        serving = await line_of(service, "serving")
+        channel = client.open_channel(f"127.0.0.1:{serving['port']}")
+        stub: Any = llm_pb2_grpc.LlmServiceStub(channel)
+        with pytest.raises(DeadlineExceeded):
+            await client.call(stub.Generate, request, 300)
+        service.send_signal(signal.SIGTERM)
+        await line_of(service, "draining")
+        answer.set()
+        code = await asyncio.wait_for(service.wait(), 10)
+        await channel.close()
+
+    assert code == 0
+    async with running_world(database.dsns["llm"], provider) as successor:
+        made = await successor.generate(request)
+    assert (made.reused, made.call.text) == (True, TEXT)
+    assert provider.received[0].headers["Authorization"] == "Bearer none"
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({}, "OPENAI_API_KEY"),
+        ({"OPENAI_BASE_URL": "localhost:8090"}, "OPENAI_BASE_URL"),
+        ({"OPENAI_API_KEY": "sk-test", "COLLOQUY_LLM_LISTEN": "nowhere"}, "COLLOQUY_LLM_LISTEN"),
+    ],
+)
+async def test_what_keeps_it_from_starting_is_one_line(settings: Mapping[str, str], problem: str) -> None:
+    async with process({"COLLOQUY_DATABASE_URL": "postgresql://localhost/none", **settings}) as service:
+        _, errors = await asyncio.wait_for(service.communicate(), 20)
+
+    assert service.returncode == 1
+    (line,) = errors.decode().splitlines()
+    assert problem in line
+
+
+async def in_flight_seen(world: World, request: pb.GenerateRequest) -> None:
+    """Return once the world has had time to find the call in flight: after a few round trips of its own."""
+    for _ in range(20):
+        assert (await world.get(request)).state == pb.CALL_STATE_INFLIGHT
+
+
+@asynccontextmanager
+async def process(settings: Mapping[str, str]) -> AsyncIterator[Process]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("COLLOQUY_", "OPENAI_"))}
+    started = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.llm_gateway", env={**inherited, **settings}, stdout=PIPE, stderr=PIPE
+    )
+    try:
+        yield started
+    finally:
+        if started.returncode is None:
+            started.kill()
+        await started.communicate()
+
+
+async def line_of(service: Process, event: str) -> dict[str, Any]:
+    assert service.stdout is not None
+    async with asyncio.timeout(20):
+        async for text in service.stdout:
+            line: dict[str, Any] = orjson.loads(text)
+            if line["event"] == event:
+                return line
+    raise AssertionError(f"it ended without {event}")
