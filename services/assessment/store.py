@@ -46,8 +46,39 @@ _START = Statement(
 
 # The fold of the last turn, and all that the next choice needs. A turn that was folded before matches no row, and then
 # nothing is locked or written. An answer has its row already where its score came first. What is read is the interview
-# before the fold; `taken` says whether to add that.
+# before the fold; `taken` says whether to add that. One turn, by values: arrays would double what binding them costs.
 _FOLD_AND_READ = Statement(
+    "assessment_fold_and_read",
+    """
+    WITH taken AS (
+        UPDATE assessment.interviews
+        SET applied_seq = applied_seq + 1, head_digest = %(digest)s, completed = false,
+            asked = CASE WHEN %(item_asked)s::text IS NULL THEN asked ELSE asked || %(item_asked)s::text END
+        WHERE session_id = %(session_id)s AND NOT erased
+          AND applied_seq = %(base_seq)s AND head_digest = %(base_digest)s
+        RETURNING session_id, applied_seq
+    ), numbered AS (
+        INSERT INTO assessment.answers (session_id, turn_id, seq, folded_at, item_id)
+        SELECT session_id, %(turn_id)s, applied_seq, clock_timestamp(), %(item_answered)s::text
+        FROM taken
+        WHERE %(item_answered)s::text IS NOT NULL
+        ON CONFLICT (session_id, turn_id) DO UPDATE SET seq = excluded.seq, folded_at = excluded.folded_at
+    )
+    SELECT plan, bank_version, applied_seq, head_digest, completed, asked, taken, item_ids, levels, standard_errors
+    FROM assessment.interviews
+         CROSS JOIN (SELECT EXISTS (SELECT FROM taken) AS taken) AS step
+         CROSS JOIN LATERAL (
+             SELECT array_agg(item_id) AS item_ids, array_agg(level) AS levels,
+                    array_agg(standard_error) AS standard_errors
+             FROM assessment.answers
+             WHERE answers.session_id = interviews.session_id AND state = 'SCORED'
+               AND (seq IS NOT NULL OR (step.taken AND turn_id = %(turn_id)s))
+         ) AS scored
+    WHERE session_id = %(session_id)s AND NOT erased
+    """,
+)
+
+_READ = Statement(
     "assessment_fold_and_read",
     """
     WITH taken AS (
@@ -245,24 +276,19 @@ class Store:
     async def fold_and_read(self, step: Step) -> tuple[Interview, bool] | None:
         """The interview after the step, and True; or as it stands, and False, where that is not at the step's base.
 
-        None where it is absent or erased. The step must not be a fold anew.
+        None where it is absent or erased. The step is a single turn of a ledger that is not sealed, and no fold anew.
         """
-        news, after = step.fold.news, step.fold.position
-        answered = [turn for turn in news if turn.item_answered is not None]
+        (turn,) = step.fold.news
         row = await self._db.one(
             _FOLD_AND_READ,
             {
                 "session_id": step.session_id,
                 "base_seq": Int8(step.base.applied_seq),
                 "base_digest": step.base.head_digest,
-                "base_completed": step.base.completed,
-                "seq": Int8(after.applied_seq),
-                "digest": after.head_digest,
-                "completed": after.completed,
-                "asked": list(asked_in(news)),
-                "turn_ids": [turn.turn_id for turn in answered],
-                "seqs": [Int8(turn.seq) for turn in answered],
-                "item_ids": [turn.item_answered for turn in answered],
+                "digest": turn.digest,
+                "turn_id": turn.turn_id,
+                "item_asked": turn.item_asked,
+                "item_answered": turn.item_answered,
             },
         )
         if row is None:
@@ -270,7 +296,7 @@ class Store:
         found = _interview(row)
         if not row.taken:
             return found, False
-        return replace(found, position=after, asked=(*found.asked, *asked_in(news))), True
+        return replace(found, position=step.fold.position, asked=(*found.asked, *asked_in(step.fold.news))), True
 
     async def advance(self, session_ids: Sequence[SessionId], steps: Sequence[Step]) -> Mapping[SessionId, Found]:
         """Take each step whose base is where its interview stands, and say what was found.

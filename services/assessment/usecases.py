@@ -113,9 +113,12 @@ class Interviews:
         return [results[SessionId(run.session_id)] for run in runs]
 
     async def _fold_and_read(self, run: LedgerRun, expected: Position) -> tuple[Interview, Folded]:
-        """The interview after the run, and what that made of it; as it stands where the run cannot be folded."""
+        """The interview after the run, and what that made of it; as it stands where the run cannot be folded.
+
+        One turn, what a plan is asked for with, is folded in the statement that reads. More is a repair.
+        """
         step = _step(run, expected)
-        while True:
+        while len(step.fold.news) == 1 and not step.fold.refolded:
             found = await self._store.fold_and_read(step)
             if found is None:
                 raise NotFound
@@ -125,11 +128,10 @@ class Interviews:
             now = fold(interview.position, run)
             if now.outcome is not Outcome.OK:
                 return interview, now
-            if now.refolded:
-                await self.apply([run])
-                interview = await self._read(step.session_id)
-                return interview, fold(interview.position, run)
             step = Step(step.session_id, interview.position, now)
+        await self.apply([run])
+        interview = await self._read(step.session_id)
+        return interview, fold(interview.position, run)
 
     async def _read(self, session_id: SessionId) -> Interview:
         interview = await self._store.read(session_id)
