@@ -100,4 +100,4 @@ def method_not_allowed(allowed: Sequence[str]) -> Problem:
 
 def unsupported_media_type() -> Problem:
     """A body that is not JSON by its own account (RFC 9110, section 15.5.16)."""
-    return Problem(UNSUPPORTED_MEDIA_TYPE, "Send JSON: application/json.", headers={"Accept-Post": "application/json"})
+    return Problem(UNSUPPORTED_MEDIA_TYPE, "Send JSON: application/json.", headers={"Accept": "application/json"})

@@ -220,6 +220,7 @@ async def test_another_media_type_is_unsupported(world: World, content_type: str
 
     refused(world, reply, 415, "UNSUPPORTED_MEDIA_TYPE")
     assert reply.json["type"] == "urn:colloquy:problem:unsupported-media-type"
+    assert reply.headers["Accept"] == "application/json"
 
 
 # -- size and time -----------------------------------------------------------------------------------------------------
