@@ -1,0 +1,726 @@
+"""One writer at a time: what each use case leaves in the tables and answers."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from libs.runtime.errors import (
+    ColloquyError,
+    Conflict,
+    InvalidField,
+    NotFound,
+    RateLimited,
+    RequestIdReused,
+    SessionClosed,
+    SessionLimit,
+    TurnInProgress,
+)
+from services.history.admission import InProgress, OtherTurn, Replay
+from services.history.commands import Release, TurnRange, Viewer
+from services.history.digest import stream_digest
+from services.history.domain import (
+    ClaimId,
+    Fence,
+    Kind,
+    OwnerId,
+    Rev,
+    SessionId,
+    Turn,
+    TurnId,
+    TurnState,
+    WindowLimit,
+)
+from services.history.usecases import CommitOutcome
+from tests.databases import Database
+from tests.db.history_world import ALICE, World, chat, interview, ledger, message, owner, reply
+
+ABANDON = Release(TurnState.ABANDONED, "UNAVAILABLE")
+ALL = TurnRange(0, 0, 200, newest=False)
+
+
+@pytest.fixture
+async def world(database: Database) -> AsyncIterator[World]:
+    async with ledger(database.dsns["history"]) as world:
+        yield world
+
+
+def other_claim() -> ClaimId:
+    return ClaimId(uuid4())
+
+
+def committed(turn: Turn | None) -> Turn:
+    assert turn is not None
+    assert turn.state is TurnState.COMMITTED
+    return turn
+
+
+# Opening
+
+
+async def test_a_chat_opens_without_a_turn(world: World) -> None:
+    new = chat(tenant_id="acme")
+
+    opened = await world.history.open_stream(new)
+
+    assert opened.opening is None
+    assert (opened.head.last_seq, opened.head.fence, opened.head.rev, opened.head.acked_rev) == (0, 0, 1, 0)
+    assert (opened.head.owner_id, opened.head.tenant_id, opened.head.kind) == ("alice", "acme", Kind.CHAT)
+    assert opened.head.digest == stream_digest(new.session_id)
+    assert await world.rows("turns", new.session_id) == []
+
+
+async def test_opening_a_chat_again_answers_the_same(world: World) -> None:
+    new = chat()
+
+    first = await world.history.open_stream(new)
+    second = await world.history.open_stream(replace(new, claim_id=other_claim()))
+
+    assert second == first
+
+
+async def test_an_interview_opens_with_its_first_turn_claimed(world: World) -> None:
+    new = interview()
+
+    held = owner(await world.history.open_stream(new))
+    result = await world.commit(held, reply("Welcome.", item_asked="item-1"))
+    [row] = await world.rows("turns", new.session_id)
+
+    assert (held.lease_ms, held.takeover, held.window, held.last_turn) == (5000, False, (), None)
+    assert (row["request_id"], row["user_text"], row["user_tokens"], row["seq"]) == (new.request_id, None, 0, 1)
+    assert committed(result.turn).user_text is None
+    await world.check(new.session_id)
+
+
+async def test_opening_an_interview_again_is_answered_like_a_message(world: World) -> None:
+    new = interview()
+    held = owner(await world.history.open_stream(new))
+
+    same_claim = await world.history.open_stream(new)
+    other = await world.history.open_stream(replace(new, claim_id=other_claim()))
+    done = await world.commit(held)
+    replayed = await world.history.open_stream(replace(new, claim_id=other_claim()))
+
+    assert owner(same_claim).turn_id == held.turn_id
+    assert owner(same_claim).head == held.head
+    assert 0 < owner(same_claim).lease_ms <= 5000
+    assert isinstance(other.opening, InProgress)
+    assert replayed.opening == Replay(committed(done.turn))
+    assert replayed.head.last_seq == 1
+
+
+async def test_an_expired_opening_is_taken_over(world: World) -> None:
+    new = interview(lease_ms=1)
+    first = owner(await world.history.open_stream(new))
+    await world.lease_over(new.session_id)
+
+    second = owner(await world.history.open_stream(replace(new, claim_id=other_claim())))
+    late = await world.commit(first)
+    done = await world.commit(second)
+
+    assert second.takeover
+    assert (second.turn_id, second.head.fence) == (first.turn_id, 2)
+    assert late.outcome is CommitOutcome.FENCED
+    assert done.outcome is CommitOutcome.COMMITTED
+    await world.check(new.session_id)
+
+
+async def test_an_opening_given_back_waits_for_a_message_that_came_first(world: World) -> None:
+    new = interview()
+    held = owner(await world.history.open_stream(new))
+    await world.history.release_turn(new.session_id, held.turn_id, held.head.fence, ABANDON)
+    await world.history.begin_turn(message(new.session_id))
+
+    with pytest.raises(TurnInProgress) as caught:
+        await world.history.open_stream(new)
+
+    assert caught.value.retry_after_ms
+    await world.check(new.session_id)
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": b"x" * 32}, {"kind": Kind.INTERVIEW}, {"with_opening": True}])
+async def test_a_session_id_means_one_session(world: World, change: dict[str, object]) -> None:
+    new = chat()
+    await world.history.open_stream(new)
+
+    with pytest.raises(RequestIdReused):
+        await world.history.open_stream(replace(new, **change))  # type: ignore[arg-type]
+
+
+async def test_a_session_of_somebody_else_is_not_opened_again(world: World) -> None:
+    new = chat()
+    await world.history.open_stream(new)
+
+    with pytest.raises(NotFound):
+        await world.history.open_stream(replace(new, viewer=replace(ALICE, owner_id=OwnerId("bob"))))
+
+
+# Claims
+
+
+async def test_an_owner_is_told_all_that_an_answer_needs(world: World) -> None:
+    new = interview()
+    await world.commit(owner(await world.history.open_stream(new)), reply("First?", item_asked="item-1"))
+    await world.exchange(new.session_id, "one", reply("Second?", item_asked="item-2", record=b"plan"))
+
+    held = owner(await world.history.begin_turn(message(new.session_id, "two", in_reply_to=2)))
+
+    assert [(it.from_user, it.text) for it in held.window] == [(False, "First?"), (True, "one"), (False, "Second?")]
+    assert (held.head.last_seq, held.head.fence, held.head.rev) == (2, 3, 5)
+    assert (held.head.facts, held.head.personal_facts) == (b"facts", b"name")
+    assert held.last_turn is not None
+    assert (held.last_turn.item_asked, held.last_turn.record, held.last_turn.seq) == ("item-2", b"plan", 2)
+    assert held.last_turn.item_answered == "item-1"
+    assert (held.lease_ms, held.takeover) == (5000, False)
+    await world.check(new.session_id)
+
+
+async def test_the_head_an_owner_is_told_is_the_one_in_the_table(world: World) -> None:
+    session_id = await world.opened()
+
+    held = owner(await world.history.begin_turn(message(session_id)))
+
+    assert held.head == (await world.history.get_stream(session_id, ALICE)).head
+
+
+async def test_the_window_is_the_newest_messages_within_both_bounds(world: World) -> None:
+    session_id = await world.opened()
+    for number in range(7):
+        await world.exchange(session_id, f"question {number}", reply(f"answer {number}"))
+
+    by_count = owner(await world.history.begin_turn(message(session_id, window=WindowLimit(5, 3000))))
+    await world.commit(by_count)
+    by_tokens = owner(await world.history.begin_turn(message(session_id, window=WindowLimit(10, 4))))
+
+    newest = ["answer 4", "question 5", "answer 5", "question 6", "answer 6"]
+    assert [it.text for it in by_count.window] == newest
+    assert [it.text for it in by_tokens.window] == ["hello", "Why?"]
+
+
+async def test_a_lost_reply_to_a_claim_costs_nothing(world: World) -> None:
+    session_id = await world.opened()
+    new = message(session_id)
+
+    first = owner(await world.history.begin_turn(new))
+    second = owner(await world.history.begin_turn(new))
+
+    assert replace(second, lease_ms=first.lease_ms) == first
+    assert len(await world.rows("turns", session_id)) == 1
+
+
+async def test_the_same_message_from_another_gateway_waits_then_is_replayed(world: World) -> None:
+    session_id = await world.opened()
+    new = message(session_id)
+    held = owner(await world.history.begin_turn(new))
+
+    waiting = await world.history.begin_turn(replace(new, claim_id=other_claim()))
+    done = await world.commit(held)
+    replayed = await world.history.begin_turn(replace(new, claim_id=other_claim()))
+
+    assert isinstance(waiting, InProgress)
+    assert waiting.turn.turn_id == held.turn_id
+    assert 0 < waiting.lease_left_ms <= 5000
+    assert replayed == Replay(committed(done.turn))
+
+
+async def test_another_message_is_told_whose_turn_it_is_and_its_row_once_it_has_expired(world: World) -> None:
+    session_id = await world.opened(lease_ms=60)
+    held = owner(await world.history.begin_turn(message(session_id, "first")))
+
+    live = await world.history.begin_turn(message(session_id, "second"))
+    await world.lease_over(session_id)
+    ripe = await world.history.begin_turn(message(session_id, "second"))
+
+    assert isinstance(live, OtherTurn)
+    assert isinstance(ripe, OtherTurn)
+    assert (live.turn.turn_id, live.turn.fence) == (held.turn_id, held.head.fence)
+    assert 0 < live.lease_left_ms <= 60
+    assert ripe.lease_left_ms == 0
+    assert (ripe.turn.user_text, ripe.turn.state) == ("first", TurnState.RUNNING)
+
+
+async def test_an_expired_turn_is_repaired_under_the_fence_it_was_found_with(world: World) -> None:
+    session_id = await world.opened(lease_ms=1)
+    await world.history.begin_turn(message(session_id, "first"))
+    await world.lease_over(session_id)
+    ripe = await world.history.begin_turn(message(session_id, "second"))
+    assert isinstance(ripe, OtherTurn)
+
+    repaired = await world.history.commit_turn(session_id, ripe.turn.turn_id, ripe.turn.fence, reply("Go on."))
+    after = owner(await world.history.begin_turn(message(session_id, "second")))
+
+    assert repaired.outcome is CommitOutcome.COMMITTED
+    assert after.head.last_seq == 1
+    await world.check(session_id)
+
+
+async def test_a_paused_owner_commits_after_its_lease_where_nobody_took_over(world: World) -> None:
+    session_id = await world.opened(lease_ms=1)
+    held = owner(await world.history.begin_turn(message(session_id)))
+    await world.lease_over(session_id)
+
+    assert (await world.commit(held)).outcome is CommitOutcome.COMMITTED
+    await world.check(session_id)
+
+
+async def test_a_takeover_keeps_turn_base_and_message_and_fences_the_first_owner(world: World) -> None:
+    session_id = await world.opened(lease_ms=1)
+    new = message(session_id, "keep me")
+    first = owner(await world.history.begin_turn(new))
+    await world.lease_over(session_id)
+
+    second = owner(await world.history.begin_turn(replace(new, claim_id=other_claim())))
+    [row] = await world.rows("turns", session_id)
+    fenced = await world.commit(first, reply("too late"))
+    done = await world.commit(second, reply("in time"))
+
+    assert (second.takeover, second.turn_id, second.head.fence) == (True, first.turn_id, first.head.fence + 1)
+    assert (row["user_text"], row["base_seq"], row["state"]) == ("keep me", 0, "RUNNING")
+    assert fenced.outcome is CommitOutcome.FENCED
+    assert fenced.turn is not None
+    assert fenced.turn.state is TurnState.RUNNING
+    assert committed(done.turn).reply_text == "in time"
+    await world.check(session_id)
+
+
+async def test_a_lost_reply_to_a_takeover_still_says_that_it_was_one(world: World) -> None:
+    session_id = await world.opened(lease_ms=60)
+    new = message(session_id)
+    await world.history.begin_turn(new)
+    await world.lease_over(session_id)
+    again = replace(new, claim_id=other_claim())
+
+    first = owner(await world.history.begin_turn(again))
+    second = owner(await world.history.begin_turn(again))
+
+    assert first.takeover
+    assert replace(second, lease_ms=first.lease_ms) == first
+
+
+@pytest.mark.parametrize(
+    ("opened", "sent", "refusal"),
+    [
+        ({}, {"in_reply_to": 0}, Conflict),
+        ({}, {"in_reply_to": 2}, InvalidField),
+        ({"max_turns": 1}, {}, SessionLimit),
+        ({"min_interval_ms": 60_000}, {}, RateLimited),
+    ],
+)
+async def test_a_refusal_leaves_nothing_behind(
+    world: World, opened: dict[str, object], sent: dict[str, object], refusal: type[ColloquyError]
+) -> None:
+    session_id = await world.opened(**opened)
+    await world.exchange(session_id)
+    before = await world.rows("streams", session_id)
+
+    with pytest.raises(refusal):
+        await world.history.begin_turn(replace(message(session_id), **sent))  # type: ignore[arg-type]
+
+    assert await world.rows("streams", session_id) == before
+    assert len(await world.rows("turns", session_id)) == 1
+
+
+async def test_the_wait_of_the_pace_is_counted_from_the_last_new_turn(world: World) -> None:
+    session_id = await world.opened(min_interval_ms=60_000)
+    await world.exchange(session_id)
+
+    with pytest.raises(RateLimited) as caught:
+        await world.history.begin_turn(message(session_id))
+
+    assert caught.value.retry_after_ms is not None
+    assert 50_000 < caught.value.retry_after_ms <= 60_000
+
+
+async def test_the_first_answer_of_an_interview_may_come_at_once(world: World) -> None:
+    new = interview(min_interval_ms=60_000)
+    await world.commit(owner(await world.history.open_stream(new)))
+
+    assert owner(await world.history.begin_turn(message(new.session_id))).head.last_seq == 1
+
+
+async def test_a_request_id_means_one_message(world: World) -> None:
+    session_id = await world.opened()
+    new = message(session_id, "this")
+    await world.history.begin_turn(new)
+
+    for changed in (replace(new, text="that"), replace(new, in_reply_to=0)):
+        with pytest.raises(RequestIdReused):
+            await world.history.begin_turn(changed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "🦉" * 2000,
+        "👩‍👩‍👧‍👦 " * 250,
+        "e\u0301\u0958 as written, not as normalised",
+        "\u202eright to left\u202c שלום",
+        "'); DROP TABLE history.turns; -- %(x)s %s {} \\x00 \\",
+        '{"a": "<b>&amp;</b>"}\u2028\n\r\t\x7f\x01',
+    ],
+    ids=["emoji", "families", "unnormalised", "bidi", "sql", "json and html"],
+)
+async def test_texts_come_back_exactly_as_written(world: World, text: str) -> None:
+    session_id = await world.opened()
+
+    result = await world.exchange(session_id, text, reply(text[::-1], record=bytes(range(256))))
+    _, [listed] = await world.history.list_turns(session_id, ALICE, ALL)
+
+    assert (listed.user_text, listed.reply_text, listed.record) == (text, text[::-1], bytes(range(256)))
+    assert listed == result.turn
+    await world.check(session_id)
+
+
+# The commit point
+
+
+async def test_a_commit_is_whole(world: World) -> None:
+    session_id = await world.opened()
+    held = owner(await world.history.begin_turn(message(session_id, "hello there")))
+
+    result = await world.commit(held, reply("General.", item_asked="item-7", record=b"r"))
+    [row] = await world.rows("turns", session_id)
+    [stream] = await world.rows("streams", session_id)
+
+    assert result.outcome is CommitOutcome.COMMITTED
+    assert (result.rev, result.sealed) == (stream["rev"], False)
+    assert (row["state"], row["seq"], row["user_tokens"], row["reply_tokens"]) == ("COMMITTED", 1, 2, 2)
+    assert (stream["last_seq"], stream["active_turn"], stream["claim_id"], stream["lease_until"]) == (
+        1,
+        None,
+        None,
+        None,
+    )
+    await world.check(session_id)
+
+
+async def test_what_a_commit_answers_is_what_is_stored(world: World) -> None:
+    session_id = await world.opened()
+    await world.exchange(session_id)
+
+    result = await world.exchange(session_id, "more", reply(item_asked="item-1"))
+    head, turns = await world.history.list_turns(session_id, ALICE, ALL)
+
+    assert turns[1] == result.turn
+    assert turns[1].previous_digest == turns[0].digest
+    assert turns[0].previous_digest == stream_digest(session_id)
+    assert head.digest == turns[1].digest
+
+
+async def test_a_commit_that_is_sent_again_changes_nothing(world: World) -> None:
+    session_id = await world.opened()
+    held = owner(await world.history.begin_turn(message(session_id)))
+
+    first = await world.commit(held, reply("first", item_asked="item-1"))
+    second = await world.commit(held, reply("second", item_asked="item-1"))
+
+    assert second.outcome is CommitOutcome.DUPLICATE
+    assert second.turn == first.turn
+    await world.check(session_id)
+
+
+async def test_an_item_is_not_asked_twice_and_the_claim_survives_the_attempt(world: World) -> None:
+    session_id = await world.opened()
+    await world.exchange(session_id, said=reply(item_asked="item-1"))
+    held = owner(await world.history.begin_turn(message(session_id)))
+    before = await world.rows("streams", session_id)
+
+    refused = await world.commit(held, reply(item_asked="item-1", final=True))
+    unchanged = await world.rows("streams", session_id)
+    done = await world.commit(held, reply(item_asked="item-2"))
+
+    assert (refused.outcome, refused.turn) == (CommitOutcome.ITEM_ALREADY_ASKED, None)
+    assert unchanged == before
+    assert done.outcome is CommitOutcome.COMMITTED
+    await world.check(session_id)
+
+
+async def test_the_final_turn_closes_the_session_with_itself(world: World) -> None:
+    session_id = await world.opened()
+    new = message(session_id)
+    held = owner(await world.history.begin_turn(new))
+
+    result = await world.commit(held, reply(final=True))
+    [stream] = await world.rows("streams", session_id)
+    replayed = await world.history.begin_turn(new)
+    again = await world.commit(held, reply(final=True))
+
+    assert (result.outcome, result.sealed) == (CommitOutcome.COMMITTED, True)
+    assert stream["sealed_at"] == committed(result.turn).committed_at
+    assert replayed == Replay(committed(result.turn))
+    assert (again.outcome, again.sealed) == (CommitOutcome.DUPLICATE, True)
+    with pytest.raises(SessionClosed):
+        await world.history.begin_turn(message(session_id))
+    await world.check(session_id)
+
+
+@pytest.mark.parametrize("fence", [0, 2, 99])
+async def test_no_commit_under_another_fence(world: World, fence: int) -> None:
+    session_id = await world.opened()
+    held = owner(await world.history.begin_turn(message(session_id)))
+
+    result = await world.history.commit_turn(session_id, held.turn_id, Fence(fence), reply())
+
+    assert result.outcome is CommitOutcome.FENCED
+    await world.check(session_id)
+
+
+async def test_a_commit_of_what_is_not_there_is_not_found(world: World) -> None:
+    session_id = await world.opened()
+    held = owner(await world.history.begin_turn(message(session_id)))
+    elsewhere = await world.opened()
+
+    for session, turn in [(session_id, uuid4()), (SessionId(uuid4()), held.turn_id), (elsewhere, held.turn_id)]:
+        with pytest.raises(NotFound):
+            await world.history.commit_turn(session, TurnId(turn), held.head.fence, reply())
+        with pytest.raises(NotFound):
+            await world.history.release_turn(session, TurnId(turn), held.head.fence, ABANDON)
+
+
+async def test_an_erased_session_takes_no_commit_and_shows_nothing(world: World) -> None:
+    session_id = await world.opened()
+    held = owner(await world.history.begin_turn(message(session_id)))
+    await world.erase(session_id)
+
+    with pytest.raises(NotFound):
+        await world.commit(held)
+    with pytest.raises(NotFound):
+        await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+
+    [row] = await world.rows("turns", session_id)
+    assert (row["state"], row["reply_text"], row["record"]) == ("RUNNING", None, None)
+
+
+# Giving back
+
+
+async def test_an_abandoned_turn_stays_pending_and_may_be_tried_again_at_once(world: World) -> None:
+    session_id = await world.opened(min_interval_ms=60_000)
+    new = message(session_id, "keep me")
+    held = owner(await world.history.begin_turn(new))
+
+    released = await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+    pending = (await world.history.get_stream(session_id, ALICE)).pending
+    late = await world.commit(held)
+    again = owner(await world.history.begin_turn(replace(new, claim_id=other_claim())))
+
+    assert released
+    assert pending is not None
+    assert (pending.user_text, pending.state, pending.reason) == ("keep me", TurnState.ABANDONED, "UNAVAILABLE")
+    assert late.outcome is CommitOutcome.FENCED
+    assert (again.takeover, again.turn_id) == (True, held.turn_id)
+    await world.check(session_id)
+
+
+async def test_another_message_may_come_instead_of_an_abandoned_one_which_then_fails(world: World) -> None:
+    session_id = await world.opened()
+    new = message(session_id, "first")
+    held = owner(await world.history.begin_turn(new))
+    await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+    await world.exchange(session_id, "second")
+
+    first = await world.history.begin_turn(new)
+    second = await world.history.begin_turn(replace(new, claim_id=other_claim()))
+
+    assert isinstance(first, Replay)
+    assert (first.turn.state, first.turn.reason) == (TurnState.FAILED, "CONFLICT")
+    assert second == first
+    assert (await world.history.get_stream(session_id, ALICE)).pending is None
+    await world.check(session_id)
+
+
+async def test_a_failed_turn_is_frozen(world: World) -> None:
+    session_id = await world.opened()
+    new = message(session_id)
+    held = owner(await world.history.begin_turn(new))
+    refused = Release(TurnState.FAILED, "INVALID_FIELD")
+
+    assert await world.history.release_turn(session_id, held.turn_id, held.head.fence, refused)
+    replayed = await world.history.begin_turn(new)
+
+    assert isinstance(replayed, Replay)
+    assert (replayed.turn.state, replayed.turn.reason) == (TurnState.FAILED, "INVALID_FIELD")
+    assert (await world.commit(held)).outcome is CommitOutcome.FENCED
+    assert owner(await world.history.begin_turn(message(session_id))).head.last_seq == 0
+    await world.check(session_id)
+
+
+async def test_a_claim_is_given_back_once_and_under_its_own_fence_only(world: World) -> None:
+    session_id = await world.opened()
+    held = owner(await world.history.begin_turn(message(session_id)))
+
+    stale = await world.history.release_turn(session_id, held.turn_id, Fence(held.head.fence + 1), ABANDON)
+    first = await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+    second = await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+
+    assert (stale, first, second) == (False, True, False)
+
+
+# The end
+
+
+async def test_a_seal_fails_what_runs_and_what_was_given_back(world: World) -> None:
+    session_id = await world.opened()
+    given_back, running = message(session_id, "first"), message(session_id, "second")
+    held = owner(await world.history.begin_turn(given_back))
+    await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+    last = owner(await world.history.begin_turn(running))
+
+    head = await world.history.seal_stream(session_id, ALICE)
+    late = await world.commit(last)
+    replays = [await world.history.begin_turn(new) for new in (given_back, running)]
+
+    assert head.sealed
+    assert (head.fence, head.active_turn) == (last.head.fence + 1, None)
+    assert (late.outcome, late.sealed) == (CommitOutcome.FENCED, True)
+    assert [(it.turn.state, it.turn.reason) for it in replays if isinstance(it, Replay)] == [
+        (TurnState.FAILED, "SESSION_CLOSED"),
+        (TurnState.FAILED, "SESSION_CLOSED"),
+    ]
+    with pytest.raises(SessionClosed):
+        await world.history.begin_turn(message(session_id))
+    await world.check(session_id)
+
+
+async def test_a_second_seal_answers_the_same(world: World) -> None:
+    session_id = await world.opened()
+
+    first = await world.history.seal_stream(session_id, ALICE)
+    second = await world.history.seal_stream(session_id, ALICE)
+
+    assert second == first
+
+
+# Reading
+
+
+async def test_what_is_not_there_not_yours_of_another_kind_or_erased_is_the_same(world: World) -> None:
+    session_id, erased = await world.opened(), await world.opened()
+    await world.erase(erased)
+    bob, interviews = replace(ALICE, owner_id=OwnerId("bob")), replace(ALICE, kind=Kind.INTERVIEW)
+    cases = [(SessionId(uuid4()), ALICE), (session_id, bob), (session_id, interviews), (erased, ALICE)]
+    refusals = []
+
+    for session, viewer in cases:
+        attempts = [
+            world.history.get_stream(session, viewer),
+            world.history.list_turns(session, viewer, ALL),
+            world.history.seal_stream(session, viewer),
+            world.history.begin_turn(message(session, viewer=viewer)),
+        ]
+        for attempt in attempts:
+            with pytest.raises(NotFound) as caught:
+                await attempt
+            refusals.append((caught.value.detail, caught.value.metadata, caught.value.violations))
+
+    assert len(refusals) == 16
+    assert all(refusal == refusals[0] for refusal in refusals)
+    assert await world.history.get_streams([session for session, _ in cases], bob) == []
+
+
+async def test_a_viewer_with_the_right_role_sees_streams_of_any_owner(world: World) -> None:
+    session_id = await world.opened()
+
+    sight = await world.history.get_stream(session_id, Viewer(OwnerId("operator"), any_owner=True, kind=Kind.CHAT))
+
+    assert sight.head.session_id == session_id
+
+
+async def test_the_pending_turn_is_the_one_that_was_claimed_last(world: World) -> None:
+    session_id = await world.opened()
+    first, second = message(session_id, "first"), message(session_id, "second")
+    for new in (first, second):
+        held = owner(await world.history.begin_turn(new))
+        await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+
+    newest = await world.history.get_stream(session_id, ALICE)
+    held = owner(await world.history.begin_turn(first))
+    running = await world.history.get_stream(session_id, ALICE)
+
+    assert newest.pending is not None
+    assert newest.pending.user_text == "second"
+    assert newest.head.active_turn is None
+    assert running.pending is not None
+    assert (running.pending.turn_id, running.pending.state) == (held.turn_id, TurnState.RUNNING)
+
+
+async def test_many_streams_are_read_in_the_order_asked(world: World) -> None:
+    sessions = [await world.opened() for _ in range(5)]
+    await world.history.begin_turn(message(sessions[3]))
+
+    sights = await world.history.get_streams([*reversed(sessions), SessionId(uuid4())], ALICE)
+
+    assert [sight.head.session_id for sight in sights] == sessions[::-1]
+    assert [sight.pending is not None for sight in sights] == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("asked", "seqs"),
+    [
+        (ALL, [1, 2, 3, 4, 5]),
+        (TurnRange(0, 0, 2, newest=True), [4, 5]),
+        (TurnRange(0, 4, 2, newest=True), [2, 3]),
+        (TurnRange(3, 0, 200, newest=False), [4, 5]),
+        (TurnRange(5, 0, 200, newest=False), []),
+    ],
+)
+async def test_turns_are_listed_by_seq(world: World, asked: TurnRange, seqs: list[int]) -> None:
+    session_id = await world.opened()
+    for _ in range(5):
+        await world.exchange(session_id)
+    await world.history.begin_turn(message(session_id))
+
+    head, turns = await world.history.list_turns(session_id, ALICE, asked)
+
+    assert [turn.seq for turn in turns] == seqs
+    assert head.last_seq == 5
+
+
+# Acknowledging
+
+
+async def test_a_stream_is_acknowledged_at_the_rev_that_was_observed_only(world: World) -> None:
+    session_id, moved_on, busy = [await world.opened() for _ in range(3)]
+    done = await world.exchange(session_id)
+    stale = await world.exchange(moved_on)
+    await world.exchange(moved_on)
+    held = owner(await world.history.begin_turn(message(busy)))
+    assert done.rev is not None
+    assert stale.rev is not None
+    settled = [(session_id, done.rev), (moved_on, stale.rev), (busy, held.head.rev), (SessionId(uuid4()), Rev(1))]
+
+    first = await world.history.acknowledge_streams(settled)
+    second = await world.history.acknowledge_streams(settled)
+
+    assert (first, second) == (1, 1)
+    heads = [sight.head for sight in await world.history.get_streams([session_id, moved_on, busy], ALICE)]
+    assert [head.acked_rev for head in heads] == [done.rev, 0, 0]
+    assert heads[0].rev == done.rev, "an acknowledgement is no write that must be acknowledged"
+
+
+async def test_rev_grows_with_every_write(world: World) -> None:
+    session_id = await world.opened(lease_ms=1)
+    new = message(session_id)
+    revs = [1]
+
+    async def note() -> None:
+        revs.append((await world.history.get_stream(session_id, ALICE)).head.rev)
+
+    held = owner(await world.history.begin_turn(new))
+    await note()
+    await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+    await note()
+    await world.exchange(session_id)
+    await note()
+    await world.history.begin_turn(new)  # FAILED(CONFLICT)
+    await note()
+    taken = message(session_id)
+    await world.history.begin_turn(taken)
+    await world.lease_over(session_id)
+    await world.history.begin_turn(taken)
+    await note()
+    await world.history.seal_stream(session_id, ALICE)
+    await note()
+
+    assert revs == [1, 2, 3, 5, 6, 8, 9]
