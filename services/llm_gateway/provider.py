@@ -32,6 +32,7 @@ KEEPALIVE_SECONDS: Final = 90.0
 # What may still follow the end of a stream, before its connection can be used again.
 _DRAIN_SECONDS: Final = 0.1
 _PATH: Final = "/chat/completions"
+_OPENAI_HOST: Final = httpx2.URL(OPENAI_URL).host
 
 OnText = Callable[[str], None]
 _Options = openai.RequestOptions
@@ -49,7 +50,7 @@ class Provider:
     def __init__(self, base_url: str, api_key: str, model: str) -> None:
         self.name, self.model = httpx2.URL(base_url).host, model
         # OpenAI's newer models know only the one, many compatible servers only the other.
-        self._limit_field = "max_completion_tokens" if base_url == OPENAI_URL else "max_tokens"
+        self._limit_field = "max_completion_tokens" if self.name == _OPENAI_HOST else "max_tokens"
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key,
