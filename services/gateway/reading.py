@@ -29,12 +29,13 @@ class Reading:
         self._contexts = contexts
         self._settling = settling
 
-    async def session(self, session_id: str, viewer: history_pb2.Viewer) -> gateway_pb2.Session:
+    async def session(self, session_id: str, viewer: history_pb2.Viewer, *, texts: bool) -> gateway_pb2.Session:
+        """One session; without `texts` what is pending is shown, but not what it says."""
         request = history_pb2.GetStreamRequest(session_id=session_id, viewer=viewer)
-        return records.session_view(await call(self._contexts.history.GetStream, request, READ_CAP_MS))
+        return records.session_view(await call(self._contexts.history.GetStream, request, READ_CAP_MS), texts=texts)
 
     async def sessions(
-        self, viewer: history_pb2.Viewer, page_size: int, page_token: str
+        self, viewer: history_pb2.Viewer, page_size: int, page_token: str, *, texts: bool
     ) -> gateway_pb2.ListSessionsResponse:
         """A page of the directory, each entry as the ledger has it."""
         listing = session_pb2.ListSessionsRequest(
@@ -50,7 +51,7 @@ class Reading:
         )
         found = await call(self._contexts.history.BatchGetStreams, wanted, READ_CAP_MS)
         return gateway_pb2.ListSessionsResponse(
-            sessions=[records.session_view(stream) for stream in found.streams],
+            sessions=[records.session_view(stream, texts=texts) for stream in found.streams],
             next_page_token=page.next_page_token,
         )
 
@@ -78,7 +79,7 @@ class Reading:
         if head.acked_rev < head.rev:
             run = Run(head.session_id, head.kind, head.last_seq, head.rev, head.sealed, head.sealed_at)
             self._settling.add(run)
-        return records.session_view(history_pb2.GetStreamResponse(head=head))
+        return records.session_view(history_pb2.GetStreamResponse(head=head), texts=False)
 
 
 def _page_size(asked: int) -> int:

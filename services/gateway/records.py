@@ -122,8 +122,8 @@ def opened_view(head: history_pb2.Head, turns: int) -> gateway_pb2.Session:
     )
 
 
-def session_view(stream: history_pb2.GetStreamResponse) -> gateway_pb2.Session:
-    """A session as the ledger has it now."""
+def session_view(stream: history_pb2.GetStreamResponse, *, texts: bool) -> gateway_pb2.Session:
+    """A session as the ledger has it now; `texts` says whether the viewer may read what is pending."""
     view = opened_view(stream.head, stream.head.last_seq)
     if stream.head.sealed:
         view.status = gateway_pb2.SESSION_STATUS_COMPLETED
@@ -134,7 +134,7 @@ def session_view(stream: history_pb2.GetStreamResponse) -> gateway_pb2.Session:
             gateway_pb2.PendingTurn(
                 turn_id=stream.pending.turn_id,
                 request_id=stream.pending.request_id,
-                text=stream.pending.user_text,
+                text=stream.pending.user_text if texts else "",
                 state=gateway_pb2.PendingTurn.STATE_RUNNING if running else gateway_pb2.PendingTurn.STATE_ABANDONED,
             )
         )

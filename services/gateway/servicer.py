@@ -13,7 +13,7 @@ from libs.identity.actor import Actor
 from libs.identity.permissions import Action, Kind, authorize
 from libs.identity.verifier import Verifier
 from libs.runtime import context as served
-from libs.runtime.errors import FieldViolation, InvalidField, Malformed, Unimplemented
+from libs.runtime.errors import FieldViolation, InvalidField, Malformed, RoleMissing, Unimplemented
 from services.gateway import domain
 from services.gateway.claim import Message
 from services.gateway.opening import Sessions
@@ -64,15 +64,19 @@ class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
     async def GetSession(
         self, request: gateway_pb2.GetSessionRequest, context: Context
     ) -> gateway_pb2.GetSessionResponse:
-        viewer = _viewer(await self._actor(), Action.READ_STATE, request.kind, request.owner_id)
-        session = await self._reading.session(_session_id(request.session_id), viewer)
+        actor = await self._actor()
+        viewer = _viewer(actor, Action.READ_STATE, request.kind, request.owner_id)
+        texts = _reads_messages(actor, request.kind, request.owner_id)
+        session = await self._reading.session(_session_id(request.session_id), viewer, texts=texts)
         return gateway_pb2.GetSessionResponse(session=session)
 
     async def ListSessions(
         self, request: gateway_pb2.ListSessionsRequest, context: Context
     ) -> gateway_pb2.ListSessionsResponse:
-        viewer = _viewer(await self._actor(), Action.READ_STATE, request.kind, request.owner_id)
-        return await self._reading.sessions(viewer, request.page_size, request.page_token)
+        actor = await self._actor()
+        viewer = _viewer(actor, Action.READ_STATE, request.kind, request.owner_id)
+        texts = _reads_messages(actor, request.kind, request.owner_id)
+        return await self._reading.sessions(viewer, request.page_size, request.page_token, texts=texts)
 
     async def ListMessages(
         self, request: gateway_pb2.ListMessagesRequest, context: Context
@@ -117,6 +121,15 @@ def _viewer(actor: Actor, action: Action, kind: gateway_pb2.Kind.ValueType, owne
     permitted, expected = _kind(kind)
     scope = authorize(actor, action, permitted, owner_id)
     return history_pb2.Viewer(owner_id=scope.owner_id, any_owner=scope.any_owner, kind=expected)
+
+
+def _reads_messages(actor: Actor, kind: gateway_pb2.Kind.ValueType, owner_id: str) -> bool:
+    """Whether who may see a session may also see what was said there: an operator may not."""
+    try:
+        authorize(actor, Action.READ_MESSAGES, _kind(kind)[0], owner_id)
+    except RoleMissing:
+        return False
+    return True
 
 
 def _kind(kind: gateway_pb2.Kind.ValueType) -> tuple[Kind, history_pb2.Kind.ValueType]:
