@@ -66,7 +66,7 @@ class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
     ) -> gateway_pb2.GetSessionResponse:
         actor = await self._actor()
         viewer = _viewer(actor, Action.READ_STATE, request.kind, request.owner_id)
-        texts = _reads_messages(actor, request.kind, request.owner_id)
+        texts = _reads_messages(actor, viewer, request.kind, request.owner_id)
         session = await self._reading.session(_session_id(request.session_id), viewer, texts=texts)
         return gateway_pb2.GetSessionResponse(session=session)
 
@@ -75,7 +75,7 @@ class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
     ) -> gateway_pb2.ListSessionsResponse:
         actor = await self._actor()
         viewer = _viewer(actor, Action.READ_STATE, request.kind, request.owner_id)
-        texts = _reads_messages(actor, request.kind, request.owner_id)
+        texts = _reads_messages(actor, viewer, request.kind, request.owner_id)
         return await self._reading.sessions(viewer, request.page_size, request.page_token, texts=texts)
 
     async def ListMessages(
@@ -123,13 +123,13 @@ def _viewer(actor: Actor, action: Action, kind: gateway_pb2.Kind.ValueType, owne
     return history_pb2.Viewer(owner_id=scope.owner_id, any_owner=scope.any_owner, kind=expected)
 
 
-def _reads_messages(actor: Actor, kind: gateway_pb2.Kind.ValueType, owner_id: str) -> bool:
-    """Whether who may see a session may also see what was said there: an operator may not."""
+def _reads_messages(actor: Actor, viewer: history_pb2.Viewer, kind: gateway_pb2.Kind.ValueType, owner_id: str) -> bool:
+    """Whether who sees these sessions may also see what was said there: an operator may not."""
     try:
-        authorize(actor, Action.READ_MESSAGES, _kind(kind)[0], owner_id)
+        scope = authorize(actor, Action.READ_MESSAGES, _kind(kind)[0], owner_id)
     except RoleMissing:
         return False
-    return True
+    return scope.any_owner or not viewer.any_owner
 
 
 def _kind(kind: gateway_pb2.Kind.ValueType) -> tuple[Kind, history_pb2.Kind.ValueType]:
