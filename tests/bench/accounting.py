@@ -8,6 +8,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.bench.children import BenchError
+from tests.bench.figures import Tally
 
 _COUNTED = {"colloquy_rpc_server_seconds": "method", "colloquy_db_statement_seconds": "statement"}
 
@@ -31,8 +32,8 @@ def cpu_ms(pids: Mapping[str, int]) -> dict[str, float]:
     return used
 
 
-async def work_done(http: aiohttp.ClientSession, metrics_urls: Mapping[str, str]) -> dict[str, float]:
-    """RPCs served and statements executed so far, by service and name.
+async def work_done(http: aiohttp.ClientSession, metrics_urls: Mapping[str, str]) -> dict[str, Tally]:
+    """RPCs served and statements executed so far, by service and name (a method's, or a statement's label).
 
     Raises:
         BenchError: a metrics port does not answer.
@@ -41,15 +42,17 @@ async def work_done(http: aiohttp.ClientSession, metrics_urls: Mapping[str, str]
         pages = await asyncio.gather(*(_page(http, url) for url in metrics_urls.values()))
     except (aiohttp.ClientError, TimeoutError) as error:
         raise BenchError(f"a metrics port does not answer: {error}") from error
-    done: dict[str, float] = {}
+    done: dict[str, Tally] = {}
     for service, page in zip(metrics_urls, pages, strict=True):
         for family in text_string_to_metric_families(page):
             if (label := _COUNTED.get(family.name)) is None:
                 continue
             for sample in family.samples:
-                if sample.name.endswith("_count"):
+                kind = sample.name.rpartition("_")[2]
+                if kind in ("count", "sum"):
                     name = f"{service} {sample.labels[label].rpartition('/')[2]}"
-                    done[name] = done.get(name, 0.0) + sample.value
+                    more = Tally(sample.value, 0.0) if kind == "count" else Tally(0.0, sample.value)
+                    done[name] = done.get(name, Tally(0.0, 0.0)).plus(more)
     return done
 
 

@@ -42,12 +42,12 @@ class Child:
             raise BenchError(f"{self._module} ended before it said {expected.decode()!r}")
 
     async def rest(self) -> bytes:
-        """What it writes until it ends.
+        """What it writes until it ends, now that it will be told no more.
 
         Raises:
             BenchError: it failed; why is on stderr.
         """
-        output, _ = await self._process.communicate()
+        output, _ = await self._process.communicate(b"")  # which closes its input; None would not
         if self._process.returncode != 0:
             raise BenchError(f"{self._module} failed with exit code {self._process.returncode}")
         return output

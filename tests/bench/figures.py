@@ -76,6 +76,25 @@ class Overhead:
     unjoined: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How often something was done so far, and how long that took in all."""
+
+    count: float
+    seconds: float
+
+    def plus(self, other: "Tally") -> "Tally":
+        return Tally(self.count + other.count, self.seconds + other.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How often something is done in a turn, and how long it takes from start to end each time (not its CPU)."""
+
+    per_turn: float
+    mean_ms: float
+
+
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The smallest of `ordered` (ascending, not empty) that at least `share` (0 to 1) of them do not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
@@ -108,6 +127,16 @@ def per_turn(before: Mapping[str, float], after: Mapping[str, float], turns: int
     """How much each quantity grew for each turn; what did not grow is left out."""
     grown = {name: (value - before.get(name, 0.0)) / turns for name, value in after.items()}
     return {name: value for name, value in grown.items() if value > 0}
+
+
+def work(before: Mapping[str, Tally], after: Mapping[str, Tally], turns: int) -> dict[str, Work]:
+    """What was done between two tallies; what was not is left out."""
+    done = {}
+    for name, tally in after.items():
+        more = tally.plus(Tally(-before[name].count, -before[name].seconds)) if name in before else tally
+        if more.count > 0:
+            done[name] = Work(more.count / turns, 1000 * more.seconds / more.count)
+    return done
 
 
 def in_yardsticks(cpu_ms: float, before_ms: float, after_ms: float) -> float:

@@ -1,7 +1,8 @@
 """The load generator, a process of its own so that its CPU is nobody else's.
 
 It is driven over standard input and output: a line with the order comes in, `warm` goes out once every session has
-done its warm-up; a line comes in, the load runs, `done` goes out, and then what was seen.
+done its warm-up; a line comes in, the load runs, `done` goes out; the input ends, and what was seen goes out. Until
+then it stays, for its CPU to be read.
 """
 
 import asyncio
@@ -76,6 +77,7 @@ async def generate() -> None:
         await _line()
         seen = await _load(candidates, workload.turns, pace_seconds=workload.pace_seconds)
         _tell(b"done\n")
+        await _line()
     _tell(orjson.dumps(seen))
 
 

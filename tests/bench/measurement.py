@@ -1,7 +1,6 @@
 """One workload, measured: the yardstick, the warm-up, the load with its CPU, and the yardstick again."""
 
 import asyncio
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import orjson
 
 from tests.bench import accounting, figures, yardstick
 from tests.bench.children import BenchError, child
-from tests.bench.figures import Spread, Turn
+from tests.bench.figures import Spread, Turn, Work
 from tests.bench.generator import Order, Seen
 from tests.bench.product import Product
 from tests.bench.workloads import Workload
@@ -71,7 +70,7 @@ class Measurement:
     complaints: Mapping[str, int]
     ms: Times
     cpu_ms: Cpu
-    work: Mapping[str, float]
+    work: Mapping[str, Work]
 
 
 async def measure(product: Product, http: aiohttp.ClientSession, workload: Workload) -> Measurement:
@@ -127,14 +126,14 @@ async def measure(product: Product, http: aiohttp.ClientSession, workload: Workl
             yardsticks=figures.in_yardsticks(mine, yardstick_before, yardstick_after),
             busy_cores=sum(by_process.values()) * answered / 1000 / seen.seconds,
         ),
-        work=figures.per_turn(work_before, work_after, answered),
+        work=figures.work(work_before, work_after, answered),
     )
 
 
 def as_json(measurements: Iterable[Measurement], machine: Mapping[str, str]) -> bytes:
     """The document of `--json`."""
     return orjson.dumps(
-        {"machine": machine, "measurements": [dataclasses.asdict(measured) for measured in measurements]},
+        {"machine": machine, "measurements": list(measurements)},
         option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
     )
 

@@ -102,13 +102,14 @@ class Product:
         ]
 
     def complaints(self) -> Counter[str]:
-        """What the services have logged above `info` so far, by service and event."""
+        """What the services have logged above `info` so far, by service, event and reason."""
         said = Counter[str]()
         for process in self._processes:
             for line in process.log.read_bytes().splitlines():
                 if line.startswith(b"{") and b'"level":"info"' not in line:
                     entry = orjson.loads(line)
-                    said[f"{process.name} {entry['event']} {entry.get('reason', '')}".rstrip()] += 1
+                    reason = entry.get("reason") or entry.get("code", "")
+                    said[f"{process.name} {entry['event']} {reason}".rstrip()] += 1
         return said
 
 

@@ -69,11 +69,11 @@ def _cpu(it: Measurement) -> Iterator[str]:
 
 
 def _work(it: Measurement) -> Iterator[str]:
-    """RPCs are named as their methods are, statements in lower case."""
-    yield "RPCs and statements per turn"
-    for name, count in sorted(it.work.items(), key=lambda entry: (entry[0].split()[0], -entry[1])):
-        if count >= 0.005:
-            yield f"  {name:<{_WIDTH + 14}}{count:9.2f}"
+    """RPCs are named as their methods are, statements in lower case. The time is from start to end, waits included."""
+    yield f"{'RPCs and statements':<{_WIDTH + 16}}{'per turn':>9}{'mean ms':>9}"
+    for name, work in sorted(it.work.items(), key=lambda entry: (entry[0].split()[0], -entry[1].per_turn)):
+        if work.per_turn >= 0.005:
+            yield f"  {name:<{_WIDTH + 14}}{work.per_turn:9.2f}{work.mean_ms:9.1f}"
 
 
 def _row(spread: Spread) -> str:

@@ -2,7 +2,18 @@
 
 import pytest
 
-from tests.bench.figures import ModelCall, Spread, Turn, in_yardsticks, overhead, per_turn, percentile
+from tests.bench.figures import (
+    ModelCall,
+    Spread,
+    Tally,
+    Turn,
+    Work,
+    in_yardsticks,
+    overhead,
+    per_turn,
+    percentile,
+    work,
+)
 
 
 def turn(turn_id: str, turn_ms: float, *, degraded: tuple[str, ...] = ()) -> Turn:
@@ -80,6 +91,13 @@ def test_what_grew_is_divided_by_the_turns() -> None:
     after = {"history": 300.0, "idle": 5.0, "new": 50.0}
 
     assert per_turn(before, after, 100) == {"history": 2.0, "new": 0.5}
+
+
+def test_work_is_told_per_turn_with_its_mean_time() -> None:
+    before = {"BeginTurn": Tally(10, 1.0), "idle": Tally(3, 0.5)}
+    after = {"BeginTurn": Tally(30, 2.0), "idle": Tally(3, 0.5), "CommitTurn": Tally(5, 0.01)}
+
+    assert work(before, after, 10) == {"BeginTurn": Work(2.0, 50.0), "CommitTurn": Work(0.5, 2.0)}
 
 
 def test_cpu_is_compared_with_the_mean_of_the_two_yardsticks() -> None:
