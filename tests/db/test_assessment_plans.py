@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from libs.runtime.db import Statement
-from services.assessment import store as statements
+from services.assessment import statements
 from tests.conftest import FreshDatabase
 from tests.databases import Database, Server
 
@@ -91,7 +91,7 @@ def fold_of(session_id: UUID, base_seq: int) -> dict[str, object]:
 def test_a_plan_reads_one_interview(crowded: Database, base_seq: int, mode: str) -> None:
     (session_id,) = some_sessions(crowded, 1)
 
-    read = scans(crowded, statements._FOLD_AND_READ, fold_of(session_id, base_seq), mode)
+    read = scans(crowded, statements.FOLD_AND_READ, fold_of(session_id, base_seq), mode)
 
     assert {node["Node Type"] for node in read} <= {"Index Scan", "Bitmap Heap Scan"}
     assert max(node["Actual Rows"] for node in read) < ITEMS
@@ -101,7 +101,7 @@ def test_a_plan_reads_one_interview(crowded: Database, base_seq: int, mode: str)
 def test_an_interview_is_read_by_its_key(crowded: Database, mode: str) -> None:
     (session_id,) = some_sessions(crowded, 1)
 
-    read = scans(crowded, statements._READ, {"session_id": session_id}, mode)
+    read = scans(crowded, statements.READ, {"session_id": session_id}, mode)
 
     assert {node["Node Type"] for node in read} <= {"Index Scan", "Bitmap Heap Scan"}
 
@@ -113,8 +113,8 @@ def test_a_score_is_set_by_its_key(crowded: Database, mode: str) -> None:
     params |= {"level": 2, "standard_error": 0.5, "confidence": 0.9, "misquotes": 0, "quotes": ["an index"]}
     params |= {"rationale": "It names one.", "judge_version": "judge/v1", "judge_model": "m", "failed_calls": 0}
 
-    read = scans(crowded, statements._RECORD, params, mode)
-    told = scans(crowded, statements._STANDING, {name: params[name] for name in ("session_id", "turn_id")}, mode)
+    read = scans(crowded, statements.RECORD, params, mode)
+    told = scans(crowded, statements.STANDING, {name: params[name] for name in ("session_id", "turn_id")}, mode)
 
     assert {node["Node Type"] for node in read + told} <= {"Index Scan"}
 
@@ -142,7 +142,7 @@ def test_a_batch_of_folds_finds_its_interviews_by_their_keys(crowded: Database, 
         "answer_items": ["item-8"] * size,
     }
 
-    read = scans(crowded, statements._ADVANCE, params, mode)
+    read = scans(crowded, statements.ADVANCE, params, mode)
 
     assert {node["Node Type"] for node in read} <= {"Index Scan", "Bitmap Heap Scan"}
     assert not [node for node in read if node["Relation Name"] == "answers" and node["Actual Loops"]]
@@ -150,7 +150,7 @@ def test_a_batch_of_folds_finds_its_interviews_by_their_keys(crowded: Database, 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 def test_unscored_answers_come_from_their_own_index_and_no_further_than_the_page(crowded: Database, mode: str) -> None:
-    read = scans(crowded, statements._UNSCORED, {"min_age_ms": 1000, "max_answers": 50}, mode)
+    read = scans(crowded, statements.UNSCORED, {"min_age_ms": 1000, "max_answers": 50}, mode)
 
     (answers,) = [node for node in read if node["Relation Name"] == "answers"]
     assert (answers["Node Type"], answers["Index Name"]) == ("Index Scan", "answers_unscored")
