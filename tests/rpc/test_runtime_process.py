@@ -71,9 +71,11 @@ class Process:
     def __init__(self, child: asyncio.subprocess.Process, ready_file: Path) -> None:
         self.child, self.ready_file = child, ready_file
         self.lines: list[dict[str, Any]] = []
+        self._grown = asyncio.Condition()
+        self._reading = asyncio.create_task(self._read())  # all the time: a full pipe would stop the service
 
     def connect(self, port: int, metrics_port: int) -> None:
-        self.metrics_port = metrics_port
+        self.port, self.metrics_port = port, metrics_port
         self.channel = open_channel(f"127.0.0.1:{port}")
         # Not over our own channel: it heeds the health that is asked for here.
         self.plain = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
@@ -91,28 +93,33 @@ class Process:
             return reply.status, await reply.text()
 
     async def line(self, event: str) -> dict[str, Any]:
-        """The next line about an event."""
-        assert self.child.stdout is not None
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while text := await self.child.stdout.readline():
-                self.lines.append(json.loads(text))
-                if self.lines[-1]["event"] == event:
-                    return self.lines[-1]
-        raise AssertionError(f"no {event} in {self.lines}")
+        """The first line about an event, as soon as there is one."""
+        async with asyncio.timeout(PATIENCE_SECONDS), self._grown:
+            while not (found := [line for line in self.lines if line["event"] == event]):
+                await self._grown.wait()
+            return found[0]
 
     async def end(self) -> int:
+        """Its exit code, once it has ended and all its lines are read."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await self._reading
+            return await self.child.wait()
+
+    async def _read(self) -> None:
         assert self.child.stdout is not None
-        self.lines += map(json.loads, (await self.child.stdout.read()).splitlines())
-        return await asyncio.wait_for(self.child.wait(), PATIENCE_SECONDS)
+        while text := await self.child.stdout.readline():
+            async with self._grown:
+                self.lines.append(json.loads(text))
+                self._grown.notify_all()
 
 
-async def spawn(ready_file: Path, **variables: str) -> asyncio.subprocess.Process:
+async def spawn(ready_file: Path, stderr: int | None = None, **variables: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         __file__,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": os.getcwd(), "READY_FILE": str(ready_file), **variables},
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
     )
 
 
@@ -120,8 +127,8 @@ async def spawn(ready_file: Path, **variables: str) -> asyncio.subprocess.Proces
 async def running(tmp_path: Path) -> AsyncIterator[Process]:
     (tmp_path / "ready").touch()
     child = await spawn(tmp_path / "ready")
+    process = Process(child, tmp_path / "ready")
     try:
-        process = Process(child, tmp_path / "ready")
         started = await process.line("serving")
         process.connect(started["port"], started["metrics_port"])
         yield process
@@ -130,7 +137,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Process]:
     finally:
         if child.returncode is None:
             child.kill()
-            await child.wait()
+        await process.end()
 
 
 async def statuses(watch: AsyncIterator[Any], last: int) -> list[int]:
@@ -166,6 +173,32 @@ async def test_a_drain_loses_no_call_and_no_background_work(tmp_path: Path) -> N
     done = next(line for line in reversed(process.lines) if line["event"] == "work_done")
     assert done["left_ms"] is None
     assert done["correlation_id"]
+
+
+async def test_callers_of_many_replicas_lose_no_call_when_one_drains_and_another_is_killed(tmp_path: Path) -> None:
+    async with running(tmp_path) as drained, running(tmp_path) as killed, running(tmp_path) as kept:
+        targets = ",".join(f"127.0.0.1:{it.port}" for it in (drained, killed, kept))
+        channel = open_channel(f"ipv4:{targets}")
+        sleep: Any = channel.unary_unary(f"/{SERVICE}/Sleep", StringValue.SerializeToString, StringValue.FromString)
+        over = asyncio.Event()
+
+        async def keep_calling() -> int:
+            made = 0
+            while not over.is_set():
+                await call(sleep, StringValue(value="0.01"), 5000)
+                made += 1
+            return made
+
+        callers = [asyncio.create_task(keep_calling()) for _ in range(8)]
+        drained.child.send_signal(signal.SIGTERM)
+        assert await drained.end() == 0
+        killed.child.kill()
+        await killed.child.wait()
+        await call(sleep, StringValue(value="0.3"), 5000)
+        over.set()
+
+        assert min(await asyncio.gather(*callers)) > 0
+        await channel.close()
 
 
 async def test_an_idle_drain_takes_little_more_than_half_a_second(tmp_path: Path) -> None:
@@ -232,7 +265,7 @@ async def test_reflection_names_the_services(tmp_path: Path) -> None:
 async def test_a_busy_port_ends_the_start_with_a_line_that_says_what_to_look_for(tmp_path: Path, variable: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        child = await spawn(tmp_path / "ready", **{variable: f"127.0.0.1:{port}"})
+        child = await spawn(tmp_path / "ready", asyncio.subprocess.PIPE, **{variable: f"127.0.0.1:{port}"})
         _, stderr = await asyncio.wait_for(child.communicate(), PATIENCE_SECONDS)
 
     assert child.returncode == 1
@@ -266,7 +299,7 @@ async def test_a_second_server_cannot_share_the_port(monkeypatch: pytest.MonkeyP
 
 
 async def test_wrong_configuration_is_one_line_a_problem(tmp_path: Path) -> None:
-    child = await spawn(tmp_path / "ready", LISTEN="nowhere", METRICS_LISTEN="0.0.0.0:1")
+    child = await spawn(tmp_path / "ready", asyncio.subprocess.PIPE, LISTEN="nowhere", METRICS_LISTEN="0.0.0.0:1")
     _, stderr = await asyncio.wait_for(child.communicate(), PATIENCE_SECONDS)
 
     assert child.returncode == 1
