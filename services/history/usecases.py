@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import uuid4
 
-from libs.runtime.errors import NotFound, Reason, RequestIdReused, TurnInProgress, Unavailable
+from libs.runtime.errors import NotFound, Reason, RequestIdReused, Unavailable
 from services.history import admission
 from services.history.commands import (
     MAX_STREAMS_ACKNOWLEDGED,
@@ -110,7 +110,7 @@ class History:
                 raise RequestIdReused
             begun = await self._begin(standing, request, "", _NO_WINDOW)
             if isinstance(begun, admission.OtherTurn):  # the opening was given back, and a message came first
-                raise TurnInProgress(begun.lease_left_ms)
+                begun = admission.InProgress(begun.turn, begun.lease_left_ms)
             if begun is not None:
                 return Opened(begun.head if isinstance(begun, Owner) else standing.head, begun)
         raise Unavailable

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libs.messages.text import message_violations
 from libs.runtime.errors import InvalidField
 from services.history.commands import (
     NewStream,
@@ -18,7 +19,6 @@ from services.history.commands import (
     TurnRange,
     Viewer,
     at_most,
-    message_violations,
 )
 from services.history.domain import ClaimId, Kind, OwnerId, RequestId, SessionId, TurnState, WindowLimit
 
@@ -65,7 +65,7 @@ def broken(make: Callable[[], object]) -> list[str]:
 
 
 def rules(text: str) -> list[str]:
-    return [violation.message for violation in message_violations(text)]
+    return [violation.message for violation in message_violations("text", text)]
 
 
 @pytest.mark.parametrize(
