@@ -15,7 +15,6 @@ from libs.runtime.errors import (
     RequestIdReused,
     SessionClosed,
     SessionLimit,
-    TurnInProgress,
 )
 from services.history.admission import InProgress, OtherTurn, Replay
 from services.history.commands import Release, TurnRange, Viewer
@@ -130,12 +129,16 @@ async def test_an_opening_given_back_waits_for_a_message_that_came_first(world: 
     new = interview()
     held = owner(await world.history.open_stream(new))
     await world.history.release_turn(new.session_id, held.turn_id, held.head.fence, ABANDON)
-    await world.history.begin_turn(message(new.session_id))
+    other = owner(await world.history.begin_turn(message(new.session_id)))
 
-    with pytest.raises(TurnInProgress) as caught:
-        await world.history.open_stream(new)
+    waiting = await world.history.open_stream(new)
+    await world.commit(other)
+    replayed = await world.history.open_stream(new)
 
-    assert caught.value.retry_after_ms
+    assert isinstance(waiting.opening, InProgress)
+    assert waiting.opening.turn.turn_id == other.turn_id
+    assert isinstance(replayed.opening, Replay)
+    assert (replayed.opening.turn.state, replayed.opening.turn.reason) == (TurnState.FAILED, "CONFLICT")
     await world.check(new.session_id)
 
 

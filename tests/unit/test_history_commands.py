@@ -143,14 +143,16 @@ def test_length_counts_code_points_after_nfc(text: str) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from("aeoαक\u1112 "), st.text(alphabet="\u0301\u0313\u0316\u0345\u0334\u1161", max_size=9)
+            st.sampled_from("aeoαक\u1112 "),
+            st.text(alphabet="\u0301\u0313\u0316\u0345\u0334\u1161", max_size=9),
+            st.integers(1, 700),
         ),
-        min_size=300,
-        max_size=1500,
+        min_size=1,
+        max_size=6,
     )
 )
-def test_the_bound_that_spares_normalising_agrees_with_nfc(clusters: list[tuple[str, str]]) -> None:
-    text = "".join(starter + marks for starter, marks in clusters)
+def test_the_bound_that_spares_normalising_agrees_with_nfc(clusters: list[tuple[str, str, int]]) -> None:
+    text = "".join((starter + marks) * count for starter, marks, count in clusters)
 
     refused = rules(text) != []
 
