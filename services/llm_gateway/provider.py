@@ -31,7 +31,6 @@ MAX_CONNECTIONS: Final = 1_000
 KEEPALIVE_SECONDS: Final = 90.0
 # What may still follow the end of a stream, before its connection can be used again.
 _DRAIN_SECONDS: Final = 0.1
-_PATH: Final = "/chat/completions"
 _OPENAI_HOST: Final = httpx2.URL(OPENAI_URL).host
 
 OnText = Callable[[str], None]
@@ -49,6 +48,7 @@ class Provider:
 
     def __init__(self, base_url: str, api_key: str, model: str) -> None:
         self.name, self.model = httpx2.URL(base_url).host, model
+        self._url = base_url.rstrip("/") + "/chat/completions"  # a relative one is parsed twice more
         # OpenAI's newer models know only the one, many compatible servers only the other.
         self._limit_field = "max_completion_tokens" if self.name == _OPENAI_HOST else "max_tokens"
         self._client = openai.AsyncOpenAI(
@@ -105,7 +105,7 @@ class Provider:
             raise disconnection(error) from None
 
     async def _whole(self, body: bytes, options: _Options) -> Completion:
-        response = await self._client.post(_PATH, cast_to=httpx2.Response, content=body, options=options)
+        response = await self._client.post(self._url, cast_to=httpx2.Response, content=body, options=options)
         reply = Reply()
         reply.read(response.content, "message")
         return reply.completion()
@@ -113,7 +113,7 @@ class Provider:
     async def _streamed(self, body: bytes, options: _Options, on_text: OnText) -> Completion:
         stream = openai.AsyncStream[object]
         opened: object = await self._client.post(
-            _PATH, cast_to=httpx2.Response, content=body, options=options, stream=True, stream_cls=stream
+            self._url, cast_to=httpx2.Response, content=body, options=options, stream=True, stream_cls=stream
         )
         response = cast(httpx2.Response, opened)  # `cast_to` decides, whatever the overload for streams says
         async with aclosing(response):
