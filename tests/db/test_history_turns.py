@@ -1,4 +1,4 @@
-"""One writer at a time: what each use case leaves in the tables and answers."""
+"""Turns, one caller at a time: what a claim, a commit, a release and a seal leave in the tables, and answer."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -17,14 +17,11 @@ from libs.runtime.errors import (
     SessionLimit,
 )
 from services.history.admission import InProgress, OtherTurn, Replay
-from services.history.commands import Release, TurnRange, Viewer
+from services.history.commands import Release, TurnRange
 from services.history.digest import stream_digest
 from services.history.domain import (
     ClaimId,
     Fence,
-    Kind,
-    OwnerId,
-    Rev,
     SessionId,
     Turn,
     TurnId,
@@ -33,7 +30,7 @@ from services.history.domain import (
 )
 from services.history.usecases import CommitOutcome
 from tests.databases import Database
-from tests.db.history_world import ALICE, World, chat, interview, ledger, message, owner, reply
+from tests.db.history_world import ALICE, World, interview, ledger, message, owner, reply
 
 ABANDON = Release(TurnState.ABANDONED, "UNAVAILABLE")
 ALL = TurnRange(0, 0, 200, newest=False)
@@ -53,110 +50,6 @@ def committed(turn: Turn | None) -> Turn:
     assert turn is not None
     assert turn.state is TurnState.COMMITTED
     return turn
-
-
-# Opening
-
-
-async def test_a_chat_opens_without_a_turn(world: World) -> None:
-    new = chat(tenant_id="acme")
-
-    opened = await world.history.open_stream(new)
-
-    assert opened.opening is None
-    assert (opened.head.last_seq, opened.head.fence, opened.head.rev, opened.head.acked_rev) == (0, 0, 1, 0)
-    assert (opened.head.owner_id, opened.head.tenant_id, opened.head.kind) == ("alice", "acme", Kind.CHAT)
-    assert opened.head.digest == stream_digest(new.session_id)
-    assert await world.rows("turns", new.session_id) == []
-
-
-async def test_opening_a_chat_again_answers_the_same(world: World) -> None:
-    new = chat()
-
-    first = await world.history.open_stream(new)
-    second = await world.history.open_stream(replace(new, claim_id=other_claim()))
-
-    assert second == first
-
-
-async def test_an_interview_opens_with_its_first_turn_claimed(world: World) -> None:
-    new = interview()
-
-    held = owner(await world.history.open_stream(new))
-    result = await world.commit(held, reply("Welcome.", item_asked="item-1"))
-    [row] = await world.rows("turns", new.session_id)
-
-    assert (held.lease_ms, held.takeover, held.window, held.last_turn) == (5000, False, (), None)
-    assert (row["request_id"], row["user_text"], row["user_tokens"], row["seq"]) == (new.request_id, None, 0, 1)
-    assert committed(result.turn).user_text is None
-    await world.check(new.session_id)
-
-
-async def test_opening_an_interview_again_is_answered_like_a_message(world: World) -> None:
-    new = interview()
-    held = owner(await world.history.open_stream(new))
-
-    same_claim = await world.history.open_stream(new)
-    other = await world.history.open_stream(replace(new, claim_id=other_claim()))
-    done = await world.commit(held)
-    replayed = await world.history.open_stream(replace(new, claim_id=other_claim()))
-
-    assert owner(same_claim).turn_id == held.turn_id
-    assert owner(same_claim).head == held.head
-    assert 0 < owner(same_claim).lease_ms <= 5000
-    assert isinstance(other.opening, InProgress)
-    assert replayed.opening == Replay(committed(done.turn))
-    assert replayed.head.last_seq == 1
-
-
-async def test_an_expired_opening_is_taken_over(world: World) -> None:
-    new = interview(lease_ms=1)
-    first = owner(await world.history.open_stream(new))
-    await world.lease_over(new.session_id)
-
-    second = owner(await world.history.open_stream(replace(new, claim_id=other_claim())))
-    late = await world.commit(first)
-    done = await world.commit(second)
-
-    assert second.takeover
-    assert (second.turn_id, second.head.fence) == (first.turn_id, 2)
-    assert late.outcome is CommitOutcome.FENCED
-    assert done.outcome is CommitOutcome.COMMITTED
-    await world.check(new.session_id)
-
-
-async def test_an_opening_given_back_waits_for_a_message_that_came_first(world: World) -> None:
-    new = interview()
-    held = owner(await world.history.open_stream(new))
-    await world.history.release_turn(new.session_id, held.turn_id, held.head.fence, ABANDON)
-    other = owner(await world.history.begin_turn(message(new.session_id)))
-
-    waiting = await world.history.open_stream(new)
-    await world.commit(other)
-    replayed = await world.history.open_stream(new)
-
-    assert isinstance(waiting.opening, InProgress)
-    assert waiting.opening.turn.turn_id == other.turn_id
-    assert isinstance(replayed.opening, Replay)
-    assert (replayed.opening.turn.state, replayed.opening.turn.reason) == (TurnState.FAILED, "CONFLICT")
-    await world.check(new.session_id)
-
-
-@pytest.mark.parametrize("change", [{"fingerprint": b"x" * 32}, {"kind": Kind.INTERVIEW}, {"with_opening": True}])
-async def test_a_session_id_means_one_session(world: World, change: dict[str, object]) -> None:
-    new = chat()
-    await world.history.open_stream(new)
-
-    with pytest.raises(RequestIdReused):
-        await world.history.open_stream(replace(new, **change))  # type: ignore[arg-type]
-
-
-async def test_a_session_of_somebody_else_is_not_opened_again(world: World) -> None:
-    new = chat()
-    await world.history.open_stream(new)
-
-    with pytest.raises(NotFound):
-        await world.history.open_stream(replace(new, viewer=replace(ALICE, owner_id=OwnerId("bob"))))
 
 
 # Claims
@@ -593,137 +486,3 @@ async def test_a_second_seal_answers_the_same(world: World) -> None:
     second = await world.history.seal_stream(session_id, ALICE)
 
     assert second == first
-
-
-# Reading
-
-
-async def test_what_is_not_there_not_yours_of_another_kind_or_erased_is_the_same(world: World) -> None:
-    session_id, erased = await world.opened(), await world.opened()
-    await world.erase(erased)
-    bob, interviews = replace(ALICE, owner_id=OwnerId("bob")), replace(ALICE, kind=Kind.INTERVIEW)
-    cases = [(SessionId(uuid4()), ALICE), (session_id, bob), (session_id, interviews), (erased, ALICE)]
-    refusals = []
-
-    for session, viewer in cases:
-        attempts = [
-            world.history.get_stream(session, viewer),
-            world.history.list_turns(session, viewer, ALL),
-            world.history.seal_stream(session, viewer),
-            world.history.begin_turn(message(session, viewer=viewer)),
-        ]
-        for attempt in attempts:
-            with pytest.raises(NotFound) as caught:
-                await attempt
-            refusals.append((caught.value.detail, caught.value.metadata, caught.value.violations))
-
-    assert len(refusals) == 16
-    assert all(refusal == refusals[0] for refusal in refusals)
-    assert await world.history.get_streams([session for session, _ in cases], bob) == []
-
-
-async def test_a_viewer_with_the_right_role_sees_streams_of_any_owner(world: World) -> None:
-    session_id = await world.opened()
-
-    sight = await world.history.get_stream(session_id, Viewer(OwnerId("operator"), any_owner=True, kind=Kind.CHAT))
-
-    assert sight.head.session_id == session_id
-
-
-async def test_the_pending_turn_is_the_one_that_was_claimed_last(world: World) -> None:
-    session_id = await world.opened()
-    first, second = message(session_id, "first"), message(session_id, "second")
-    for new in (first, second):
-        held = owner(await world.history.begin_turn(new))
-        await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
-
-    newest = await world.history.get_stream(session_id, ALICE)
-    held = owner(await world.history.begin_turn(first))
-    running = await world.history.get_stream(session_id, ALICE)
-
-    assert newest.pending is not None
-    assert newest.pending.user_text == "second"
-    assert newest.head.active_turn is None
-    assert running.pending is not None
-    assert (running.pending.turn_id, running.pending.state) == (held.turn_id, TurnState.RUNNING)
-
-
-async def test_many_streams_are_read_in_the_order_asked(world: World) -> None:
-    sessions = [await world.opened() for _ in range(5)]
-    await world.history.begin_turn(message(sessions[3]))
-
-    sights = await world.history.get_streams([*reversed(sessions), SessionId(uuid4())], ALICE)
-
-    assert [sight.head.session_id for sight in sights] == sessions[::-1]
-    assert [sight.pending is not None for sight in sights] == [False, True, False, False, False]
-
-
-@pytest.mark.parametrize(
-    ("asked", "seqs"),
-    [
-        (ALL, [1, 2, 3, 4, 5]),
-        (TurnRange(0, 0, 2, newest=True), [4, 5]),
-        (TurnRange(0, 4, 2, newest=True), [2, 3]),
-        (TurnRange(3, 0, 200, newest=False), [4, 5]),
-        (TurnRange(5, 0, 200, newest=False), []),
-    ],
-)
-async def test_turns_are_listed_by_seq(world: World, asked: TurnRange, seqs: list[int]) -> None:
-    session_id = await world.opened()
-    for _ in range(5):
-        await world.exchange(session_id)
-    await world.history.begin_turn(message(session_id))
-
-    head, turns = await world.history.list_turns(session_id, ALICE, asked)
-
-    assert [turn.seq for turn in turns] == seqs
-    assert head.last_seq == 5
-
-
-# Acknowledging
-
-
-async def test_a_stream_is_acknowledged_at_the_rev_that_was_observed_only(world: World) -> None:
-    session_id, moved_on, busy = [await world.opened() for _ in range(3)]
-    done = await world.exchange(session_id)
-    stale = await world.exchange(moved_on)
-    await world.exchange(moved_on)
-    held = owner(await world.history.begin_turn(message(busy)))
-    assert done.rev is not None
-    assert stale.rev is not None
-    settled = [(session_id, done.rev), (moved_on, stale.rev), (busy, held.head.rev), (SessionId(uuid4()), Rev(1))]
-
-    first = await world.history.acknowledge_streams(settled)
-    second = await world.history.acknowledge_streams(settled)
-
-    assert (first, second) == (1, 1)
-    heads = [sight.head for sight in await world.history.get_streams([session_id, moved_on, busy], ALICE)]
-    assert [head.acked_rev for head in heads] == [done.rev, 0, 0]
-    assert heads[0].rev == done.rev, "an acknowledgement is no write that must be acknowledged"
-
-
-async def test_rev_grows_with_every_write(world: World) -> None:
-    session_id = await world.opened(lease_ms=1)
-    new = message(session_id)
-    revs = [1]
-
-    async def note() -> None:
-        revs.append((await world.history.get_stream(session_id, ALICE)).head.rev)
-
-    held = owner(await world.history.begin_turn(new))
-    await note()
-    await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
-    await note()
-    await world.exchange(session_id)
-    await note()
-    await world.history.begin_turn(new)  # FAILED(CONFLICT)
-    await note()
-    taken = message(session_id)
-    await world.history.begin_turn(taken)
-    await world.lease_over(session_id)
-    await world.history.begin_turn(taken)
-    await note()
-    await world.history.seal_stream(session_id, ALICE)
-    await note()
-
-    assert revs == [1, 2, 3, 5, 6, 8, 9]
