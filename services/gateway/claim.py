@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 from colloquy.history.v1 import history_pb2
 from services.gateway.domain import Budget
-from services.gateway.live import TurnKey
 from services.gateway.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a client sends: the same request id with the same message is the same turn."""
+    """What a client sends. Equal messages are one request: whatever refuses one refuses the other."""
 
     session_id: str
     owner_id: str
@@ -19,10 +18,6 @@ class Message:
     request_id: str
     text: str
     in_reply_to: int | None
-
-    @property
-    def key(self) -> TurnKey:
-        return self.session_id, self.request_id
 
     def begin(self, window: history_pb2.WindowLimit, claim_id: uuid.UUID) -> history_pb2.BeginTurnRequest:
         return history_pb2.BeginTurnRequest(
@@ -42,7 +37,6 @@ class Claim:
     """The right, and the duty, to answer one turn until its lease ends."""
 
     owner: history_pb2.Owner
-    request_id: str
     text: str
     watch: Stopwatch
     granted: Budget
@@ -63,6 +57,13 @@ class Claim:
         if self.repair:
             return "repair"
         return "takeover" if self.owner.takeover else "owner"
+
+    @property
+    def is_interview(self) -> bool:
+        return self.owner.head.kind == history_pb2.KIND_INTERVIEW
+
+    def plan_cap_ms(self) -> float:
+        return self.granted.plan_cap_ms(self.watch.elapsed_ms())
 
     def model_cap_ms(self) -> float:
         """What is left for the models; negative once the commit must go out."""

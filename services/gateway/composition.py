@@ -6,7 +6,7 @@ the last record's next items in its own wording. A chat has no ladder: without a
 
 import asyncio
 import random
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from colloquy.assessment.v1 import assessment_pb2
@@ -16,7 +16,15 @@ from colloquy.llm.v1 import llm_pb2
 from libs.prompts import rendering
 from libs.runtime import context
 from libs.runtime.client import call, stream
-from libs.runtime.errors import ColloquyError, DeadlineExceeded, InvalidField, NotFound, Unavailable
+from libs.runtime.errors import (
+    ColloquyError,
+    DeadlineExceeded,
+    InvalidField,
+    NotFound,
+    Reason,
+    TurnInProgress,
+    Unavailable,
+)
 from services.gateway import records
 from services.gateway.claim import Claim
 from services.gateway.contexts import Contexts
@@ -25,7 +33,8 @@ from services.gateway.live import LiveTurn
 from services.gateway.settling import EVERYBODY, PAGE_TURNS
 
 COMMIT_CAP_MS = 1000
-RELEASE_CAP_MS = 1000
+RELEASE_CAP_MS = 500
+GET_CALL_CAP_MS = 300
 LATE_SCORE_CAP_MS = 14_000  # above the llm-gateway's lease of one call
 ROLES = {
     "system": llm_pb2.Message.ROLE_SYSTEM,
@@ -47,6 +56,10 @@ class Reply:
 NOTHING_USED = llm_pb2.Usage()
 
 
+class RefusedError(Exception):
+    """The provider refuses the message for what it says: the turn can never be answered."""
+
+
 class Composition:
     """Makes the parts of a turn out of the contexts."""
 
@@ -57,7 +70,7 @@ class Composition:
         """What to ask after the base. Without a plan in time: what the last record offers.
 
         Raises:
-            Unavailable: neither a plan nor a last record.
+            Unavailable: neither a plan nor a record that says what may come next. A repair closes the interview then.
         """
         owner = claim.owner
         try:
@@ -66,8 +79,12 @@ class Composition:
         except ColloquyError as error:
             if not owner.HasField("last_turn"):
                 raise Unavailable from error
-            items, closing_text = records.fallback(owner.last_turn)
-            marks = [Degradation.PLAN]
+            left = records.fallback(owner.last_turn)
+            # A plan that left nothing had come to its end; a supply that was used up without plans says nothing.
+            if left.item is None and Degradation.PLAN in left.degraded and not claim.repair:
+                raise Unavailable from error
+            items = (left.item, *left.alternatives) if left.item else ()
+            closing_text, marks = left.closing_text, [Degradation.PLAN]
         else:
             items, closing_text, marks = records.items_of_plan(plan), plan.closing_text, []
         chosen = choose(items, closing_text, base_seq=owner.base_seq, max_turns=owner.head.max_turns)
@@ -79,7 +96,7 @@ class Composition:
         A call that was made for this turn before comes back with the choice it was made for.
         """
         if choice.item is None or Degradation.PLAN in choice.degraded:
-            return own_words(choice)
+            return (await self.rolled_forward(claim) if claim.owner.takeover else None) or own_words(choice)
         prompt = rendering.render_question(
             choice.item.wording,
             [("candidate" if said.from_user else "interviewer", said.text) for said in claim.owner.window],
@@ -91,28 +108,50 @@ class Composition:
                 made = await self._generate(claim, "question", prompt, live, context_bytes=records.context_of(choice))
         except ColloquyError:
             return own_words(choice.marked(Degradation.BANK))
-        chosen = records.choice_of(made.context)
-        text = None if made.finish_reason == "length" else usable_reply(made.text)
-        if text is None:
-            return own_words(chosen.marked(Degradation.BANK), made.usage)
-        return Reply(text, chosen, made.usage, {"prompt": made.prompt_version, "model": made.model})
+        return reply_of(made) or own_words(records.choice_of(made.context).marked(Degradation.BANK), made.usage)
+
+    async def rolled_forward(self, claim: Claim) -> Reply | None:
+        """What an earlier owner's call of this turn has brought, without a new one; None where that is nothing.
+
+        Raises:
+            TurnInProgress: the call of a turn under repair is still under way.
+        """
+        request = llm_pb2.GetCallRequest(
+            session_id=claim.session_id,
+            turn_id=claim.owner.turn_id,
+            purpose="question" if claim.is_interview else "chat",
+        )
+        try:
+            made = (await call(self._contexts.llm.GetCall, request, GET_CALL_CAP_MS)).call
+        except NotFound:
+            return None
+        except ColloquyError:
+            if claim.is_interview:  # its own wording needs nobody, and the fence keeps it safe
+                return None
+            raise
+        if made.state == llm_pb2.CALL_STATE_INFLIGHT and claim.repair:
+            raise TurnInProgress(made.lease_left_ms)
+        return reply_of(made) if made.state == llm_pb2.CALL_STATE_DONE else None
 
     async def answer_chat(self, claim: Claim, live: LiveTurn) -> Reply:
         """A chat's reply.
 
         Raises:
-            ColloquyError: there is none.
+            RefusedError: the provider will never answer this message.
+            ColloquyError: there is no reply now.
         """
         prompt = rendering.render_chat(
             [("user" if said.from_user else "assistant", said.text) for said in claim.owner.window], claim.text
         )
-        with claim.watch.stage("question"):
-            made = await self._generate(claim, "chat", prompt, live)
-        text = usable_reply(made.text)
-        if text is None:
+        try:
+            with claim.watch.stage("question"):
+                made = await self._generate(claim, "chat", prompt, live)
+        except InvalidField as error:
+            raise RefusedError from error
+        reply = reply_of(made)
+        if reply is None:
             raise Unavailable
-        versions = {"prompt": made.prompt_version, "model": made.model}
-        return Reply(text, Choice(None, (), ""), made.usage, versions)
+        return reply
 
     async def assess(self, claim: Claim, cap_ms: float) -> llm_pb2.Usage | None:
         """Have the answer scored; what the judge consumed, or None where that is late or failed."""
@@ -154,18 +193,23 @@ class Composition:
             reply = own_words(reply.choice.without_its_item().marked(Degradation.BANK), reply.usage)
             final = reply.choice.final
 
-    async def give_back(self, claim: Claim, error: ColloquyError) -> None:
-        """Nobody will answer now: let the same request id try again at once. A refused prompt is final."""
-        refused = isinstance(error, InvalidField)
+    async def give_back(self, claim: Claim, state: history_pb2.TurnState.ValueType, reason: Reason) -> bool:
+        """End the claim: ABANDONED, so that the same request id may try again at once, or FAILED for good.
+
+        Whether the claim was still held, as far as that can be known.
+        """
         release = history_pb2.ReleaseTurnRequest(
             session_id=claim.session_id,
             turn_id=claim.owner.turn_id,
             fence=claim.owner.fence,
-            state=history_pb2.TURN_STATE_FAILED if refused else history_pb2.TURN_STATE_ABANDONED,
-            reason=str(error.reason),
+            state=state,
+            reason=reason.value,
         )
-        with context.detach(RELEASE_CAP_MS), suppress(ColloquyError):
-            await call(self._contexts.history.ReleaseTurn, release, RELEASE_CAP_MS)
+        with context.detach(RELEASE_CAP_MS):
+            try:
+                return (await call(self._contexts.history.ReleaseTurn, release, RELEASE_CAP_MS)).released
+            except ColloquyError:
+                return False
 
     async def _commit_once(
         self, claim: Claim, request: history_pb2.CommitTurnRequest
@@ -193,12 +237,12 @@ class Composition:
             plan = await self._ask_plan(claim, request)
         except NotFound:
             start = records.start_request(owner.head)
-            plan = (await call(self._contexts.assessment.StartInterview, start, self._plan_cap_ms(claim))).plan
+            plan = (await call(self._contexts.assessment.StartInterview, start, claim.plan_cap_ms())).plan
         if plan.applied_seq != owner.base_seq:
             missing = history_pb2.ListTurnsRequest(
                 session_id=claim.session_id, viewer=EVERYBODY, after_seq=plan.applied_seq, max_turns=PAGE_TURNS
             )
-            page = await call(self._contexts.history.ListTurns, missing, self._plan_cap_ms(claim))
+            page = await call(self._contexts.history.ListTurns, missing, claim.plan_cap_ms())
             del request.turns[:]
             request.turns.extend(records.assessed_turn(turn) for turn in page.turns)
             plan = await self._ask_plan(claim, request)
@@ -207,10 +251,7 @@ class Composition:
         return plan
 
     async def _ask_plan(self, claim: Claim, request: assessment_pb2.GetPlanRequest) -> assessment_pb2.Plan:
-        return (await call(self._contexts.assessment.GetPlan, request, self._plan_cap_ms(claim))).plan
-
-    def _plan_cap_ms(self, claim: Claim) -> float:
-        return claim.watch.left_ms(claim.granted.plan_ms)
+        return (await call(self._contexts.assessment.GetPlan, request, claim.plan_cap_ms())).plan
 
     async def _generate(
         self,
@@ -245,6 +286,15 @@ class Composition:
                     return event.done.call
                 live.write(event.delta)
         raise Unavailable
+
+
+def reply_of(made: llm_pb2.Call) -> Reply | None:
+    """What a DONE call says, with the choice it was made for; None where that cannot be said."""
+    chosen = records.choice_of(made.context)
+    cut_off = made.finish_reason == "length" and chosen.item is not None
+    text = None if cut_off else usable_reply(made.text)
+    versions = {"prompt": made.prompt_version, "model": made.model}
+    return Reply(text, chosen, made.usage, versions) if text else None
 
 
 def own_words(choice: Choice, usage: llm_pb2.Usage = NOTHING_USED) -> Reply:

@@ -14,6 +14,7 @@ from libs.runtime.errors import FieldViolation, InvalidField
 
 COMMIT_RESERVE_MS = 350  # what the commit and the way back need after the models' deadline
 PLAN_SHARE_MS = 600  # a plan that is not there by then endangers the budget
+LATE_PLAN_MS = 150  # what a plan gets all the same: without it the measurement suffers, not only the wording
 CALLER_RESERVE_MS = 50  # what the caller needs to receive the reply
 FIRST_DELTA_MS = 2000  # a chat's promise to whoever waits
 MAX_REPLY_CODE_POINTS = 8000
@@ -86,6 +87,10 @@ class Budget:
     total_ms: int
     model_ms: int
     plan_ms: int
+
+    def plan_cap_ms(self, elapsed_ms: float) -> float:
+        """What the choice may take from now on: its share, and a little even where the steps before it were slow."""
+        return max(self.plan_ms - elapsed_ms, LATE_PLAN_MS)
 
 
 def budget(kind_ms: int, caller_left_ms: int | None) -> Budget:

@@ -1,62 +1,113 @@
-"""Turns that this process is answering now, so that everybody who asked for one hears the same answer.
+"""A message on its way to its answer in this process: everybody who sent it hears the same.
 
-A live turn is a draft that grows and an outcome that comes once. Nothing here is needed for safety: whoever finds no
-live turn asks the ledger.
+Nothing here is needed for safety: whoever finds no live turn asks the ledger.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from colloquy.history.v1 import history_pb2
 from libs.runtime.errors import ColloquyError
 
-TurnKey = tuple[str, str]  # session id, request id
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The message is saved as this turn."""
+
+    turn_id: str
+    kind: history_pb2.Kind.ValueType
 
 
-class Superseded(Exception):  # noqa: N818 - an outcome, not a failure
-    """Somebody else answers this turn now: ask the ledger again."""
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the ledger holds of the turn, and whether this process made it so."""
+
+    turn: history_pb2.Turn
+    made_here: bool
 
 
 class LiveTurn:
-    """One turn on its way. `draft` may be read from its beginning at any time."""
+    """One message's turn, from its arrival to its outcome. Its draft may be read from the beginning at any time."""
 
-    def __init__(self, turn_id: str, kind: history_pb2.Kind.ValueType, lease_ms: int) -> None:
-        self.turn_id = turn_id
-        self.kind = kind
-        self._lease_ends = time.monotonic() + lease_ms / 1000
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._accepted: asyncio.Future[Accepted] = loop.create_future()
+        self._outcome: asyncio.Future[Outcome] = loop.create_future()
+        for future in (self._accepted, self._outcome):
+            future.add_done_callback(_heard)
         self._pieces: list[str] = []
         self._changed = asyncio.Event()
-        self._outcome: asyncio.Future[history_pb2.Turn] = asyncio.get_running_loop().create_future()
-        self._outcome.add_done_callback(lambda outcome: outcome.cancelled() or outcome.exception())
+        self._lease_ends = 0.0  # on the monotonic clock, like `_wanted`
+        self._wanted: list[float] = []
+        self.is_followed = False
 
-    def lease_left_ms(self) -> int:
-        """How long the claim still lives: when another attempt makes sense at the latest."""
-        return max(0, int((self._lease_ends - time.monotonic()) * 1000))
+    # -- whoever answers
+
+    def accept(self, turn_id: str, kind: history_pb2.Kind.ValueType, lease_left_ms: int, *, followed: bool) -> None:
+        """The ledger has the message, and a claim on it lives for so long: ours, or one that is followed."""
+        self.is_followed = followed
+        self._lease_ends = time.monotonic() + lease_left_ms / 1000
+        if not self._accepted.done():
+            self._accepted.set_result(Accepted(turn_id, kind))
 
     def write(self, piece: str) -> None:
         """More of the draft."""
         self._pieces.append(piece)
         self._wake()
 
-    def complete(self, turn: history_pb2.Turn) -> None:
+    def complete(self, outcome: Outcome) -> None:
         """The ledger holds the turn: COMMITTED, or FAILED for good."""
-        if not self._outcome.done():
-            self._outcome.set_result(turn)
-            self._wake()
+        self._outcome.set_result(outcome)
+        self._wake()
 
-    def fail(self, error: ColloquyError | Superseded) -> None:
+    def fail(self, error: ColloquyError) -> None:
         """Nobody will answer it now."""
+        if not self._accepted.done():
+            self._accepted.set_exception(error)
         if not self._outcome.done():
             self._outcome.set_exception(error)
-            self._wake()
+        self._wake()
 
-    async def outcome(self) -> history_pb2.Turn:
-        """Wait for the outcome; leaving early changes nothing for the others.
+    @property
+    def is_accepted(self) -> bool:
+        return self._accepted.done()
+
+    def wanted_ms(self) -> float:
+        """How long somebody still waits for the outcome; not positive where nobody does."""
+        return (max(self._wanted, default=0.0) - time.monotonic()) * 1000
+
+    def lease_left_ms(self) -> int:
+        """How long the claim still lives: when another attempt makes sense at the latest."""
+        return max(0, int((self._lease_ends - time.monotonic()) * 1000))
+
+    # -- whoever waits; leaving early changes nothing for the others
+
+    @contextmanager
+    def wanted(self, left_ms: float) -> Iterator[None]:
+        """Somebody waits, inside the block and for so long."""
+        until = time.monotonic() + left_ms / 1000
+        self._wanted.append(until)
+        try:
+            yield
+        finally:
+            self._wanted.remove(until)
+
+    async def accepted(self) -> Accepted:
+        """Wait until the message is saved.
+
+        Raises:
+            ColloquyError: it was refused, or that could not be found out.
+        """
+        return await asyncio.shield(self._accepted)
+
+    async def outcome(self) -> Outcome:
+        """Wait for the outcome.
 
         Raises:
             ColloquyError: the turn could not be answered now.
-            Superseded: ask the ledger again.
         """
         return await asyncio.shield(self._outcome)
 
@@ -78,20 +129,7 @@ class LiveTurn:
         changed.set()
 
 
-class LiveTurns:
-    """The live turns of this process, by session and request."""
-
-    def __init__(self) -> None:
-        self._turns: dict[TurnKey, LiveTurn] = {}
-
-    def find(self, key: TurnKey) -> LiveTurn | None:
-        return self._turns.get(key)
-
-    def enter(self, key: TurnKey, live: LiveTurn) -> None:
-        """The turn can be found from now on, instead of an earlier claim of the same request."""
-        self._turns[key] = live
-
-    def leave(self, key: TurnKey, live: LiveTurn) -> None:
-        """The turn has its outcome: the ledger tells it from now on."""
-        if self._turns.get(key) is live:
-            del self._turns[key]
+def _heard(future: "asyncio.Future[Accepted] | asyncio.Future[Outcome]") -> None:
+    """An error that nobody waits for any more is no news: the ledger tells it to whoever asks again."""
+    if not future.cancelled():
+        future.exception()

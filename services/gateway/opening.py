@@ -14,7 +14,7 @@ from colloquy.assessment.v1 import assessment_pb2
 from colloquy.gateway.v1 import gateway_pb2, record_pb2
 from colloquy.history.v1 import history_pb2
 from colloquy.session.v1 import session_pb2
-from libs.runtime import context
+from libs.runtime import context, telemetry
 from libs.runtime.client import call
 from libs.runtime.errors import ColloquyError, TurnInProgress, Unavailable
 from libs.runtime.server import Background
@@ -22,7 +22,7 @@ from services.gateway import domain, records
 from services.gateway.claim import Claim
 from services.gateway.composition import NOTHING_USED, Composition, Reply, own_words
 from services.gateway.contexts import Contexts
-from services.gateway.projections import Run
+from services.gateway.projections import run_of
 from services.gateway.settling import Settling, committed
 from services.gateway.stopwatch import Stopwatch
 
@@ -74,24 +74,36 @@ class Sessions:
         Raises:
             ColloquyError: as the contract of StartSession lists them.
         """
-        watch = Stopwatch()
+        starting = self._start(asked, owner_id, tenant_id, request_id, context.remaining_ms())
+        return await asyncio.shield(self._background.spawn(starting, name="start"))
+
+    async def _start(
+        self,
+        asked: domain.Opening,
+        owner_id: str,
+        tenant_id: str,
+        request_id: uuid.UUID | None,
+        caller_left_ms: int | None,
+    ) -> gateway_pb2.StartSessionResponse:
+        """A task of its own, so that a claim which the ledger has granted is never left without its owner."""
+        watch, granted = Stopwatch(), domain.budget(self._limits.interview_ms, caller_left_ms)
         request = await self._stream_of(asked, owner_id, tenant_id, request_id)
         while True:
             opened = await call(self._contexts.history.OpenStream, request, STEP_CAP_MS)
             match opened.WhichOneof("outcome"):
                 case "opened":
-                    return await self._chat(opened.head)
+                    return await self._chat(opened)
                 case "replay":
-                    return self._replay(opened)
+                    return await self._replay(opened)
                 case "owner":
-                    say = self._open_interview(opened.owner, request.request_id, watch)
-                    lease_ms = opened.owner.lease_ms
-                    task = self._background.spawn(say, name="opening", budget_ms=lease_ms)
-                    response = await asyncio.shield(task)
+                    with context.deadline(opened.owner.lease_ms):
+                        response = await self._open_interview(Claim(opened.owner, "", watch, granted))
                     if response.turn.state == history_pb2.TURN_STATE_COMMITTED:
                         return _started(opened.head, response.turn, replayed=False)
                 case _:
-                    await self._wait(opened.in_progress.lease_left_ms, watch)
+                    if watch.left_ms(granted.total_ms) <= POLL_MS:
+                        raise TurnInProgress(opened.in_progress.lease_left_ms)
+            await asyncio.sleep(POLL_MS * random.uniform(0.75, 1.25) / 1000)
 
     async def _stream_of(
         self, asked: domain.Opening, owner_id: str, tenant_id: str, request_id: uuid.UUID | None
@@ -128,49 +140,46 @@ class Sessions:
             return kept[1]
         request = assessment_pb2.ResolvePlanRequest(plan=plan)
         resolved = await call(self._contexts.assessment.ResolvePlan, request, STEP_CAP_MS)
-        self._plans = {plan: (time.monotonic(), resolved), **dict(list(self._plans.items())[:9])}
+        self._plans[plan] = (time.monotonic(), resolved)
         return resolved
 
-    async def _chat(self, head: history_pb2.Head) -> gateway_pb2.StartSessionResponse:
-        if head.acked_rev < head.rev:
-            await self._enter(head)
-            self._settling.add(Run(head.session_id, head.kind, head.last_seq, head.rev, head.sealed, None))
-        return gateway_pb2.StartSessionResponse(session=records.opened_view(head, 0), replayed=head.acked_rev > 0)
-
-    def _replay(self, opened: history_pb2.OpenStreamResponse) -> gateway_pb2.StartSessionResponse:
-        """The opening stands; a half-made session is finished on the way."""
+    async def _chat(self, opened: history_pb2.OpenStreamResponse) -> gateway_pb2.StartSessionResponse:
         if opened.head.acked_rev < opened.head.rev:
+            await self._enter(opened.head)
+            self._settling.add(run_of(opened.head))
+        return gateway_pb2.StartSessionResponse(session=records.opened_view(opened.head, 0), replayed=opened.replayed)
+
+    async def _replay(self, opened: history_pb2.OpenStreamResponse) -> gateway_pb2.StartSessionResponse:
+        """The opening stands; a half-made session is finished on the way, so that it is listed."""
+        if opened.head.acked_rev < opened.head.rev:
+            await self._enter(opened.head)
             catching_up = self._settling.catch_up(opened.head.session_id)
             self._background.spawn(catching_up, name="catch_up", budget_ms=10 * STEP_CAP_MS)
         return _started(opened.head, opened.replay, replayed=True)
 
-    async def _open_interview(
-        self, owner: history_pb2.Owner, request_id: str, watch: Stopwatch
-    ) -> history_pb2.CommitTurnResponse:
-        """Start and Create, then the opening is committed like any turn; given back where that fails."""
-        granted = domain.budget(self._limits.interview_ms, context.remaining_ms())
-        claim = Claim(owner, request_id, "", watch, granted)
-        try:
-            with watch.stage("plan"):
-                reply, _ = await asyncio.gather(first_words(self._contexts, owner.head), self._enter(owner.head))
-            response = await self._composition.commit(claim, reply, NOTHING_USED, final=False)
-        except ColloquyError as error:
-            await self._composition.give_back(claim, error)
-            raise
+    async def _open_interview(self, claim: Claim) -> history_pb2.CommitTurnResponse:
+        """Start and Create, then the opening is committed like any turn.
+
+        Where that fails the claim is not given back: an opening that is ABANDONED would let a message in before it.
+        Its lease ends, and the same request or the next message finishes it.
+        """
+        head = claim.owner.head
+        entering = self._background.spawn(self._enter(head), name="enter", budget_ms=STEP_CAP_MS)
+        with claim.watch.stage("plan"):
+            reply = await first_words(self._contexts, head)
+        await asyncio.wait({entering})
+        response = await self._composition.commit(claim, reply, NOTHING_USED, final=False)
         if response.outcome == history_pb2.CommitTurnResponse.OUTCOME_COMMITTED:
-            self._settling.add(committed(owner.head, response))
+            self._settling.add(committed(head, response))
         return response
 
     async def _enter(self, head: history_pb2.Head) -> None:
+        """Enter the session into the directory, so that a list shows it; if that fails, settling does it."""
         request = session_pb2.CreateSessionRequest(session=records.directory_entry(head))
-        await call(self._contexts.session.CreateSession, request, STEP_CAP_MS)
-
-    async def _wait(self, lease_left_ms: int, watch: Stopwatch) -> None:
-        """Let somebody else finish the opening; the next look finds it, or takes it over."""
-        left_ms = watch.left_ms(domain.budget(self._limits.interview_ms, context.remaining_ms()).total_ms)
-        if left_ms <= POLL_MS:
-            raise TurnInProgress(lease_left_ms)
-        await asyncio.sleep(POLL_MS * random.uniform(0.75, 1.25) / 1000)
+        try:
+            await call(self._contexts.session.CreateSession, request, STEP_CAP_MS)
+        except ColloquyError as error:
+            telemetry.logger().warning("not_listed_yet", session_id=head.session_id, reason=str(error.reason))
 
 
 async def first_words(contexts: Contexts, head: history_pb2.Head) -> Reply:

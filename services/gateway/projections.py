@@ -36,11 +36,20 @@ class Run:
     turns: list[history_pb2.Turn] = field(default_factory=list)
     replaces_digest: bytes = b""
 
-    def extend(self, later: "Run") -> None:
-        """Take over what a later commit of the same session added."""
-        self.last_seq, self.rev = later.last_seq, later.rev
-        self.sealed, self.sealed_at = later.sealed, later.sealed_at
-        self.turns += later.turns
+    def extend(self, other: "Run") -> None:
+        """Take over what another write to the same session left; the head of the later one counts."""
+        if other.rev > self.rev:
+            self.last_seq, self.rev = other.last_seq, other.rev
+            self.sealed, self.sealed_at = other.sealed, other.sealed_at
+        self.turns = sorted([*self.turns, *other.turns], key=lambda turn: turn.seq)
+
+
+def run_of(head: history_pb2.Head, turns: Sequence[history_pb2.Turn] = (), replaces_digest: bytes = b"") -> Run:
+    """A run that ends where `head` stood when it was read."""
+    sealed_at = head.sealed_at if head.sealed else None
+    return Run(
+        head.session_id, head.kind, head.last_seq, head.rev, head.sealed, sealed_at, list(turns), replaces_digest
+    )
 
 
 class Outcome(IntEnum):

@@ -14,7 +14,7 @@ from libs.runtime.client import call
 from libs.runtime.errors import FieldViolation, InvalidField
 from services.gateway import records
 from services.gateway.contexts import Contexts
-from services.gateway.projections import Run
+from services.gateway.projections import run_of
 from services.gateway.settling import Settling
 
 READ_CAP_MS = 2000
@@ -77,8 +77,7 @@ class Reading:
         request = history_pb2.SealStreamRequest(session_id=session_id, viewer=viewer)
         head = (await call(self._contexts.history.SealStream, request, READ_CAP_MS)).head
         if head.acked_rev < head.rev:
-            run = Run(head.session_id, head.kind, head.last_seq, head.rev, head.sealed, head.sealed_at)
-            self._settling.add(run)
+            self._settling.add(run_of(head))
         return records.session_view(history_pb2.GetStreamResponse(head=head), texts=False)
 
 

@@ -9,7 +9,7 @@ from colloquy.assessment.v1 import assessment_pb2
 from colloquy.gateway.v1 import gateway_pb2, record_pb2
 from colloquy.history.v1 import history_pb2
 from colloquy.session.v1 import session_pb2
-from libs.runtime.errors import ColloquyError, Reason, error_of
+from libs.runtime.errors import ColloquyError, FieldViolation, InvalidField, Reason, error_of
 from services.gateway.domain import Choice, Degradation, Item
 
 VIEWED_KIND = {history_pb2.KIND_INTERVIEW: gateway_pb2.KIND_INTERVIEW, history_pb2.KIND_CHAT: gateway_pb2.KIND_CHAT}
@@ -50,14 +50,23 @@ def choice_of(context: bytes) -> Choice:
         _item(stored.item) if stored.HasField("item") else None,
         tuple(_item(item) for item in stored.next_items),
         stored.closing_text,
-        tuple(Degradation(mark) for mark in stored.degraded),
+        tuple(mark for mark in Degradation if mark in stored.degraded),  # a newer replica may know more
     )
 
 
-def fallback(last_turn: history_pb2.Turn) -> tuple[tuple[Item, ...], str]:
-    """What the last record says may be asked next, and the closing words: a turn without a plan lives on these."""
+def fallback(last_turn: history_pb2.Turn) -> Choice:
+    """The choice that the last record leaves to a turn without a plan: the best of its next items, if there is one.
+
+    It keeps the last turn's degradations, which tell whether "none" was a plan's word or the end of a supply.
+    """
     record = record_pb2.TurnRecord.FromString(last_turn.record)
-    return tuple(_item(item) for item in record.next_items), record.closing_text
+    items = [_item(item) for item in record.next_items]
+    return Choice(
+        items[0] if items else None,
+        tuple(items[1:]),
+        record.closing_text,
+        tuple(mark for mark in Degradation if mark in record.degraded),
+    )
 
 
 def record_of(
@@ -85,7 +94,9 @@ def record_of(
 
 
 def frozen_error(turn: history_pb2.Turn) -> ColloquyError:
-    """What a FAILED turn answers, every time."""
+    """What a FAILED turn answers, every time: nothing but the reason was kept."""
+    if turn.reason == Reason.INVALID_FIELD:
+        return InvalidField([FieldViolation("text", "The model refuses this message.")])
     return error_of(Reason(turn.reason))
 
 

@@ -4,12 +4,11 @@ Under the fence it was found with, so an owner that wakes up and this repair exc
 """
 
 from colloquy.history.v1 import history_pb2
-from colloquy.llm.v1 import llm_pb2
 from libs.runtime import telemetry
 from libs.runtime.client import call
-from libs.runtime.errors import NotFound, TurnInProgress
+from libs.runtime.errors import Reason
 from libs.runtime.server import Background
-from services.gateway import domain, opening, records, telling
+from services.gateway import domain, opening, telling
 from services.gateway.claim import Claim
 from services.gateway.composition import LATE_SCORE_CAP_MS, NOTHING_USED, Composition, Reply, own_words
 from services.gateway.contexts import Contexts
@@ -40,28 +39,24 @@ class Recovery:
             ColloquyError: a context did not answer.
         """
         claim = await self._claim(session_id, expired)
-        made = await self._call_made(claim)
-        if made and made.state == llm_pb2.CALL_STATE_INFLIGHT:
-            raise TurnInProgress(made.lease_left_ms)
-        reply, how = await self._reply(claim, made)
+        reply, how = await self._reply(claim)
         if reply is None:
-            release = history_pb2.ReleaseTurnRequest(
-                session_id=session_id,
-                turn_id=expired.turn_id,
-                fence=expired.fence,
-                state=history_pb2.TURN_STATE_ABANDONED,
-                reason="UNAVAILABLE",
-            )
-            await call(self._contexts.history.ReleaseTurn, release, READ_CAP_MS)
+            ended = await self._composition.give_back(claim, history_pb2.TURN_STATE_ABANDONED, Reason.UNAVAILABLE)
         else:
-            final = reply.choice.final and claim.owner.head.kind == history_pb2.KIND_INTERVIEW
-            response = await self._composition.commit(claim, reply, None, final=final)
-            if response.outcome == history_pb2.CommitTurnResponse.OUTCOME_COMMITTED:
-                self._settling.add(committed(claim.owner.head, response))
-                late = self._composition.assess(claim, LATE_SCORE_CAP_MS)
-                self._background.spawn(late, name="late_score", budget_ms=LATE_SCORE_CAP_MS)
-        telling.TURNS_RECOVERED.labels(how).inc()
-        telemetry.logger().info("turn_recovered", session_id=session_id, turn_id=expired.turn_id, how=how)
+            ended = await self._commit(claim, reply)
+        if ended:
+            telling.TURNS_RECOVERED.labels(how).inc()
+            telemetry.logger().info("turn_recovered", session_id=session_id, turn_id=expired.turn_id, how=how)
+
+    async def _commit(self, claim: Claim, reply: Reply) -> bool:
+        final = reply.choice.final and claim.is_interview
+        response = await self._composition.commit(claim, reply, None, final=final)
+        if response.outcome != history_pb2.CommitTurnResponse.OUTCOME_COMMITTED:
+            return False
+        self._settling.add(committed(claim.owner.head, response))
+        late = self._composition.assess(claim, LATE_SCORE_CAP_MS)
+        self._background.spawn(late, name="late_score", budget_ms=LATE_SCORE_CAP_MS)
+        return True
 
     async def _claim(self, session_id: str, expired: history_pb2.OtherTurn) -> Claim:
         """The expired claim, as its owner had it: the base's last turn and the head."""
@@ -75,25 +70,15 @@ class Recovery:
             last_turn=page.turns[0] if page.turns else None,
         )
         granted = domain.budget(REPAIR_MS, None)
-        return Claim(owner, expired.turn.request_id, expired.turn.user_text, Stopwatch(), granted, repair=True)
+        return Claim(owner, expired.turn.user_text, Stopwatch(), granted, repair=True)
 
-    async def _call_made(self, claim: Claim) -> llm_pb2.Call | None:
-        purpose = "question" if claim.owner.head.kind == history_pb2.KIND_INTERVIEW else "chat"
-        request = llm_pb2.GetCallRequest(session_id=claim.session_id, turn_id=claim.owner.turn_id, purpose=purpose)
-        try:
-            return (await call(self._contexts.llm.GetCall, request, READ_CAP_MS)).call
-        except NotFound:
-            return None
-
-    async def _reply(self, claim: Claim, made: llm_pb2.Call | None) -> tuple[Reply | None, str]:
+    async def _reply(self, claim: Claim) -> tuple[Reply | None, str]:
         """What to commit, without spending anything; None abandons the turn."""
-        if made and made.state == llm_pb2.CALL_STATE_DONE and (text := domain.usable_reply(made.text)):
-            versions = {"prompt": made.prompt_version, "model": made.model}
-            choice = records.choice_of(made.context)
-            return Reply(text, choice, made.usage, versions), "rolled_forward"
-        if claim.owner.head.kind != history_pb2.KIND_INTERVIEW:
-            return None, "abandoned"
-        if claim.owner.base_seq == 0:
+        if claim.is_interview and claim.owner.base_seq == 0:
             return await opening.first_words(self._contexts, claim.owner.head), "bank"
+        if made := await self._composition.rolled_forward(claim):
+            return made, "rolled_forward"
+        if not claim.is_interview:
+            return None, "abandoned"
         choice = (await self._composition.choose(claim)).marked(Degradation.BANK)
         return own_words(choice, NOTHING_USED), "bank"

@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Sequence
 
 from colloquy.history.v1 import history_pb2
-from libs.runtime import telemetry
+from libs.runtime import context, telemetry
 from libs.runtime.client import call
-from libs.runtime.errors import ColloquyError, Unavailable
+from libs.runtime.errors import ColloquyError, NotFound, Unavailable
 from libs.runtime.server import Background
 from services.gateway.contexts import Contexts
-from services.gateway.projections import FOLD_CAP_MS, Directory, Evidence, Outcome, Projection, Run
+from services.gateway.projections import FOLD_CAP_MS, Directory, Evidence, Outcome, Projection, Run, run_of
 
 GATHER_SECONDS = 0.025  # how long the first commit of a round waits for others
 ROUND_BUDGET_MS = 10_000
@@ -56,28 +56,34 @@ class Settling:
         Raises:
             ColloquyError: a context did not answer, or does not agree with the ledger.
         """
-        head = (await self._page(session_id, 0, 1)).head
+        read = history_pb2.GetStreamRequest(session_id=session_id, viewer=EVERYBODY)
+        head = (await call(self._history.GetStream, read, FOLD_CAP_MS)).head
         for projection in self._projections(head.kind):
             await self._bring(projection, head)
-        await self._acknowledge([_run(head)])
+        await self._acknowledge([run_of(head)])
 
     async def _round(self) -> None:
+        """What was committed in the last moment. A call of its own in the logs: it is on behalf of many."""
         await asyncio.sleep(GATHER_SECONDS)
         batch, self._waiting = list(self._waiting.values()), {}
-        for start in range(0, len(batch), MAX_BATCH):
-            part = batch[start : start + MAX_BATCH]
-            interviews = [run for run in part if run.kind == history_pb2.KIND_INTERVIEW]
-            listed, assessed = await asyncio.gather(
-                self._offer(self._directory, part), self._offer(self._evidence, interviews)
-            )
-            missing = {run.session_id for run in part if run.session_id not in listed}
-            missing |= {run.session_id for run in interviews if run.session_id not in assessed}
-            await self._acknowledge([run for run in part if run.session_id not in missing])
-            for session_id in missing:
-                try:
-                    await self.catch_up(session_id)
-                except ColloquyError as error:
-                    telemetry.logger().warning("unsettled", session_id=session_id, reason=str(error.reason))
+        with context.serving(budget_ms=ROUND_BUDGET_MS, rpc="settle"):
+            for start in range(0, len(batch), MAX_BATCH):
+                await self._settle(batch[start : start + MAX_BATCH])
+
+    async def _settle(self, batch: list[Run]) -> None:
+        """Fold runs of different sessions, acknowledge those that every projection holds, catch up the others."""
+        interviews = [run for run in batch if run.kind == history_pb2.KIND_INTERVIEW]
+        listed, assessed = await asyncio.gather(
+            self._offer(self._directory, batch), self._offer(self._evidence, interviews)
+        )
+        missing = {run.session_id for run in batch if run.session_id not in listed}
+        missing |= {run.session_id for run in interviews if run.session_id not in assessed}
+        await self._acknowledge([run for run in batch if run.session_id not in missing])
+        for session_id in missing:
+            try:
+                await self.catch_up(session_id)
+            except ColloquyError as error:
+                telemetry.logger().warning("unsettled", session_id=session_id, reason=str(error.reason))
 
     async def _offer(self, projection: Projection, runs: Sequence[Run]) -> set[str]:
         """The sessions whose run the projection holds now; none of them where it does not answer."""
@@ -92,14 +98,14 @@ class Settling:
 
     async def _bring(self, projection: Projection, head: history_pb2.Head) -> None:
         """Bring one projection to where the ledger stood when `head` was read, or further."""
-        run = _run(head)
+        run = run_of(head)
         for _ in range(MAX_OFFERS):
             [folded] = await projection.fold([run])
             if folded.holds(run) and run.last_seq >= head.last_seq:
                 return
             match folded.outcome:
                 case Outcome.ERASED:
-                    return
+                    raise NotFound
                 case Outcome.ABSENT:
                     await projection.make(head)
                     continue
@@ -108,8 +114,11 @@ class Settling:
                     after_seq, replaces = 0, folded.head_digest
                 case _:
                     after_seq, replaces = folded.applied_seq, b""
-            page = await self._page(head.session_id, after_seq, PAGE_TURNS)
-            run = _run(page.head, list(page.turns), replaces)
+            wanted = history_pb2.ListTurnsRequest(
+                session_id=head.session_id, viewer=EVERYBODY, after_seq=after_seq, max_turns=PAGE_TURNS
+            )
+            page = await call(self._history.ListTurns, wanted, FOLD_CAP_MS)
+            run = run_of(page.head, page.turns, replaces)
         raise Unavailable
 
     async def _acknowledge(self, settled: Sequence[Run]) -> None:
@@ -127,16 +136,3 @@ class Settling:
 
     def _projections(self, kind: history_pb2.Kind.ValueType) -> list[Projection]:
         return [self._directory, self._evidence] if kind == history_pb2.KIND_INTERVIEW else [self._directory]
-
-    async def _page(self, session_id: str, after_seq: int, max_turns: int) -> history_pb2.ListTurnsResponse:
-        request = history_pb2.ListTurnsRequest(
-            session_id=session_id, viewer=EVERYBODY, after_seq=after_seq, max_turns=max_turns
-        )
-        return await call(self._history.ListTurns, request, FOLD_CAP_MS)
-
-
-def _run(head: history_pb2.Head, turns: list[history_pb2.Turn] | None = None, replaces_digest: bytes = b"") -> Run:
-    sealed_at = head.sealed_at if head.sealed else None
-    return Run(
-        head.session_id, head.kind, head.last_seq, head.rev, head.sealed, sealed_at, turns or [], replaces_digest
-    )

@@ -4,7 +4,7 @@ Nothing here reads a clock or a database, or draws a random number. Whether a me
 a caller may ask in `commands`, the chain in `digest`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -131,3 +131,15 @@ def select_window(newest_first: Iterable[WindowMessage], limit: WindowLimit) -> 
         window.append(message)
     window.reverse()
     return window
+
+
+def within_bytes(turns: Sequence[Turn], max_bytes: int, *, newest: bool) -> list[Turn]:
+    """As many consecutive turns as fit, at least one: from the oldest on, or from the newest back. The order stays."""
+    kept: list[Turn] = []
+    left = max_bytes
+    for turn in reversed(turns) if newest else turns:
+        left -= len((turn.user_text or "").encode()) + len(turn.reply_text.encode()) + len(turn.record)
+        if kept and left < 0:
+            break
+        kept.append(turn)
+    return kept[::-1] if newest else kept

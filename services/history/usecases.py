@@ -13,6 +13,7 @@ from uuid import uuid4
 from libs.runtime.errors import NotFound, Reason, RequestIdReused, Unavailable
 from services.history import admission
 from services.history.commands import (
+    MAX_BYTES_LISTED,
     MAX_STREAMS_ACKNOWLEDGED,
     MAX_STREAMS_READ,
     NewStream,
@@ -35,6 +36,7 @@ from services.history.domain import (
     WindowLimit,
     WindowMessage,
     select_window,
+    within_bytes,
 )
 from services.history.store import ItemAlreadyAsked, Sight, Standing, Store
 
@@ -61,10 +63,11 @@ Begun = Owner | admission.Replay | admission.InProgress | admission.OtherTurn
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A stream that stands, and what became of its opening, if it has one."""
+    """A stream that stands, what became of its opening, if it has one, and whether an earlier request opened it."""
 
     head: Head
     opening: Owner | admission.Replay | admission.InProgress | None
+    replayed: bool
 
 
 class CommitOutcome(StrEnum):
@@ -98,21 +101,22 @@ class History:
         opening = TurnId(uuid4()) if new.with_opening else None
         head = await self._store.open(new, opening, secrets.token_bytes(32))
         if head is not None:
-            return Opened(head, None if opening is None else Owner(opening, head.lease_ms, False, head, (), None))
+            owner = Owner(opening, head.lease_ms, False, head, (), None) if opening else None
+            return Opened(head, owner, replayed=False)
         request = admission.Request(new.request_id, new.claim_id, new.fingerprint)
         for _ in range(_MAX_ATTEMPTS):
             standing = await self._standing(new.session_id, new.viewer, request, _NO_WINDOW)
             if standing.head.fingerprint != new.fingerprint or standing.head.kind != new.kind:
                 raise RequestIdReused
             if not new.with_opening:
-                return Opened(standing.head, None)
+                return Opened(standing.head, None, replayed=True)
             if standing.same is None:
                 raise RequestIdReused
             begun = await self._begin(standing, request, "", _NO_WINDOW)
             if isinstance(begun, admission.OtherTurn):  # the opening was given back, and a message came first
                 begun = admission.InProgress(begun.turn, begun.lease_left_ms)
             if begun is not None:
-                return Opened(begun.head if isinstance(begun, Owner) else standing.head, begun)
+                return Opened(begun.head if isinstance(begun, Owner) else standing.head, begun, replayed=True)
         raise Unavailable
 
     async def begin_turn(self, new: NewTurn) -> Begun:
@@ -162,7 +166,8 @@ class History:
         """Committed turns, and a head that they all belong to: committed turns do not change, so two reads agree."""
         head = (await self.get_stream(session_id, viewer)).head
         first, last = span.bounds(head.last_seq)
-        return head, await self._store.turns(session_id, first, last) if first <= last else []
+        turns = await self._store.turns(session_id, first, last) if first <= last else []
+        return head, within_bytes(turns, MAX_BYTES_LISTED, newest=span.newest)
 
     async def acknowledge_streams(self, settled: Sequence[tuple[SessionId, Rev]]) -> int:
         """Record which streams are settled, one at a time: no lock is held on two, whatever shard they are on."""

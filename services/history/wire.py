@@ -136,7 +136,7 @@ def turn(stored: Turn) -> pb.Turn:
 
 
 def opened(made: Opened) -> pb.OpenStreamResponse:
-    response = pb.OpenStreamResponse(head=head(made.head))
+    response = pb.OpenStreamResponse(head=head(made.head), replayed=made.replayed)
     match made.opening:
         case None:
             response.opened.CopyFrom(response.head)

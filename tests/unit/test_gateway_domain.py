@@ -106,3 +106,9 @@ def test_the_same_wish_has_the_same_fingerprint_however_its_pairs_are_ordered() 
 )
 def test_a_models_text_is_said_only_if_it_can_be(text: str, said: str | None) -> None:
     assert usable_reply(text) == said
+
+
+def test_a_slow_ledger_does_not_cost_the_plan_its_chance() -> None:
+    granted = budget(2000, None)
+
+    assert [granted.plan_cap_ms(elapsed_ms) for elapsed_ms in (10, 500, 900)] == [590, 150, 150]

@@ -5,14 +5,10 @@ import asyncio
 import pytest
 
 from colloquy.history.v1 import history_pb2
-from libs.runtime.errors import Unavailable
-from services.gateway.live import LiveTurn, LiveTurns, Superseded
+from libs.runtime.errors import Conflict, Unavailable
+from services.gateway.live import LiveTurn, Outcome
 
-KEY = ("session", "request")
-
-
-def live_turn() -> LiveTurn:
-    return LiveTurn("turn", history_pb2.KIND_CHAT, lease_ms=4000)
+COMMITTED = Outcome(history_pb2.Turn(turn_id="turn"), made_here=True)
 
 
 async def draft_of(live: LiveTurn) -> str:
@@ -20,46 +16,55 @@ async def draft_of(live: LiveTurn) -> str:
 
 
 async def test_everybody_hears_the_whole_draft_whenever_they_came() -> None:
-    live = live_turn()
+    live = LiveTurn()
     early = asyncio.create_task(draft_of(live))
     await asyncio.sleep(0)
     live.write("Good ")
     await asyncio.sleep(0)
     late = asyncio.create_task(draft_of(live))
     live.write("morning.")
-    live.complete(history_pb2.Turn(turn_id="turn"))
+    live.complete(COMMITTED)
 
     assert await early == await late == "Good morning."
 
 
 async def test_a_waiter_who_leaves_does_not_end_the_turn_for_the_others() -> None:
-    live = live_turn()
+    live = LiveTurn()
     leaving, staying = asyncio.create_task(live.outcome()), asyncio.create_task(live.outcome())
     await asyncio.sleep(0)
 
     leaving.cancel()
     await asyncio.wait({leaving})
-    live.complete(history_pb2.Turn(turn_id="turn"))
+    live.complete(COMMITTED)
 
-    assert (await staying).turn_id == "turn"
+    assert await staying == COMMITTED
 
 
-async def test_the_first_outcome_counts() -> None:
-    live = live_turn()
+async def test_a_refusal_is_heard_by_who_waits_for_acceptance_and_by_who_waits_for_the_outcome() -> None:
+    live = LiveTurn()
+
+    live.fail(Conflict())
+
+    for waited in (live.accepted(), live.outcome()):
+        with pytest.raises(Conflict):
+            await waited
+
+
+async def test_what_was_accepted_stays_accepted_when_the_turn_fails() -> None:
+    live = LiveTurn()
+    live.accept("turn", history_pb2.KIND_CHAT, lease_left_ms=4000, followed=False)
 
     live.fail(Unavailable())
-    live.complete(history_pb2.Turn(turn_id="turn"))
 
-    with pytest.raises(Unavailable):
-        await live.outcome()
+    assert (await live.accepted()).turn_id == "turn"
 
 
-async def test_a_later_claim_of_the_same_request_is_the_one_that_is_found() -> None:
-    turns, first, second = LiveTurns(), live_turn(), live_turn()
-    turns.enter(KEY, first)
-    turns.enter(KEY, second)
+async def test_it_is_wanted_for_as_long_as_the_most_patient_waits() -> None:
+    live = LiveTurn()
 
-    turns.leave(KEY, first)
+    with live.wanted(60_000):
+        with live.wanted(100):
+            assert 59_000 < live.wanted_ms() <= 60_000
+        assert live.wanted_ms() > 59_000
 
-    assert turns.find(KEY) is second
-    first.fail(Superseded())
+    assert live.wanted_ms() <= 0

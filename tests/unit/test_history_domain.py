@@ -1,9 +1,46 @@
-"""The window: the newest messages that fit, oldest first."""
+"""What of a stream fits: into a model's window, and into one answer."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.history.domain import WindowLimit, WindowMessage, select_window
+from services.history.domain import (
+    Digest,
+    Fence,
+    RequestId,
+    Turn,
+    TurnId,
+    TurnState,
+    WindowLimit,
+    WindowMessage,
+    select_window,
+    within_bytes,
+)
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+COMMITTED = Turn(
+    turn_id=TurnId(UUID(int=1)),
+    request_id=RequestId(UUID(int=2)),
+    fingerprint=b"",
+    state=TurnState.COMMITTED,
+    reason="",
+    fence=Fence(1),
+    base_seq=0,
+    seq=1,
+    user_text=None,
+    reply_text="",
+    item_answered="",
+    item_asked="",
+    record=b"",
+    previous_digest=Digest(b""),
+    digest=Digest(b""),
+    begun_at=NOW,
+    committed_at=NOW,
+)
 
 messages = st.lists(st.integers(0, 50), max_size=30).map(
     lambda counts: [WindowMessage(bool(i % 2), f"m{i}", count) for i, count in enumerate(counts)]
@@ -45,3 +82,16 @@ def test_it_is_a_run_of_the_newest_and_could_not_be_longer(newest: list[WindowMe
         or len(longer) > limit.max_messages
         or sum(message.tokens for message in longer) > limit.max_tokens
     )
+
+
+@pytest.mark.parametrize(("newest", "kept"), [(False, [1, 2]), (True, [2, 3])])
+def test_a_list_holds_as_many_turns_as_fit_and_keeps_their_order(newest: bool, kept: list[int]) -> None:
+    turns = [replace(COMMITTED, seq=seq, user_text="é" * 10, reply_text="x" * 20, record=b"") for seq in (1, 2, 3)]
+
+    assert [turn.seq for turn in within_bytes(turns, 80, newest=newest)] == kept
+
+
+def test_a_turn_that_is_too_long_is_listed_alone() -> None:
+    turns = [replace(COMMITTED, seq=seq, reply_text="x" * 200) for seq in (1, 2)]
+
+    assert [turn.seq for turn in within_bytes(turns, 80, newest=True)] == [2]

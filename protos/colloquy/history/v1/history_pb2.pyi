@@ -581,6 +581,9 @@ class OpenStreamResponse(_message.Message):
     REPLAY_FIELD_NUMBER: _builtins.int
     IN_PROGRESS_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.bool
+    """Whether an earlier request opened the stream."""
     @_builtins.property
     def opened(self) -> Global___Head:
         """The stream stands and has no opening."""
@@ -609,10 +612,11 @@ class OpenStreamResponse(_message.Message):
         replay: Global___Turn | None = ...,
         in_progress: Global___InProgress | None = ...,
         head: Global___Head | None = ...,
+        replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "in_progress", b"in_progress", "opened", b"opened", "outcome", b"outcome", "owner", b"owner", "replay", b"replay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "in_progress", b"in_progress", "opened", b"opened", "outcome", b"outcome", "owner", b"owner", "replay", b"replay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "in_progress", b"in_progress", "opened", b"opened", "outcome", b"outcome", "owner", b"owner", "replay", b"replay", "replayed", b"replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["opened", "owner", "replay", "in_progress"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

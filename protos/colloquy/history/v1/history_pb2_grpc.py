@@ -137,7 +137,7 @@ class HistoryServiceServicer:
         stream in the same statement.
         Idempotent by (session_id, turn_id): a turn that is committed, under any fence, answers
         DUPLICATE with what is stored.
-        Errors: NOT_FOUND (absent or erased), UNAVAILABLE.
+        Errors: NOT_FOUND (absent or erased), INVALID_FIELD (reply_text), UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,7 +176,8 @@ class HistoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListTurns(self, request, context):
-        """ListTurns reads committed turns by seq, in ascending order.
+        """ListTurns reads committed turns by seq, in ascending order: as many as asked for, or fewer where
+        their texts are long (about 192 KiB, at least one turn): the seqs say where to go on.
 
         Effect: none. Idempotent.
         Errors: NOT_FOUND (absent, erased, or not the viewer's), INVALID_FIELD, UNAVAILABLE.

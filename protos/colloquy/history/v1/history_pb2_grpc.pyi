@@ -67,7 +67,7 @@ class HistoryServiceStub:
     stream in the same statement.
     Idempotent by (session_id, turn_id): a turn that is committed, under any fence, answers
     DUPLICATE with what is stored.
-    Errors: NOT_FOUND (absent or erased), UNAVAILABLE.
+    Errors: NOT_FOUND (absent or erased), INVALID_FIELD (reply_text), UNAVAILABLE.
     """
     ReleaseTurn: _grpc.UnaryUnaryMultiCallable[_history_pb2.ReleaseTurnRequest, _history_pb2.ReleaseTurnResponse]
     """ReleaseTurn ends a claim that will not be answered now.
@@ -90,7 +90,8 @@ class HistoryServiceStub:
     Errors: INVALID_FIELD (more than 200 ids), UNAVAILABLE.
     """
     ListTurns: _grpc.UnaryUnaryMultiCallable[_history_pb2.ListTurnsRequest, _history_pb2.ListTurnsResponse]
-    """ListTurns reads committed turns by seq, in ascending order.
+    """ListTurns reads committed turns by seq, in ascending order: as many as asked for, or fewer where
+    their texts are long (about 192 KiB, at least one turn): the seqs say where to go on.
 
     Effect: none. Idempotent.
     Errors: NOT_FOUND (absent, erased, or not the viewer's), INVALID_FIELD, UNAVAILABLE.
@@ -158,7 +159,7 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     stream in the same statement.
     Idempotent by (session_id, turn_id): a turn that is committed, under any fence, answers
     DUPLICATE with what is stored.
-    Errors: NOT_FOUND (absent or erased), UNAVAILABLE.
+    Errors: NOT_FOUND (absent or erased), INVALID_FIELD (reply_text), UNAVAILABLE.
     """
     ReleaseTurn: _aio.UnaryUnaryMultiCallable[_history_pb2.ReleaseTurnRequest, _history_pb2.ReleaseTurnResponse]  # type: ignore[assignment]
     """ReleaseTurn ends a claim that will not be answered now.
@@ -181,7 +182,8 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     Errors: INVALID_FIELD (more than 200 ids), UNAVAILABLE.
     """
     ListTurns: _aio.UnaryUnaryMultiCallable[_history_pb2.ListTurnsRequest, _history_pb2.ListTurnsResponse]  # type: ignore[assignment]
-    """ListTurns reads committed turns by seq, in ascending order.
+    """ListTurns reads committed turns by seq, in ascending order: as many as asked for, or fewer where
+    their texts are long (about 192 KiB, at least one turn): the seqs say where to go on.
 
     Effect: none. Idempotent.
     Errors: NOT_FOUND (absent, erased, or not the viewer's), INVALID_FIELD, UNAVAILABLE.
@@ -264,7 +266,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         stream in the same statement.
         Idempotent by (session_id, turn_id): a turn that is committed, under any fence, answers
         DUPLICATE with what is stored.
-        Errors: NOT_FOUND (absent or erased), UNAVAILABLE.
+        Errors: NOT_FOUND (absent or erased), INVALID_FIELD (reply_text), UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -311,7 +313,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.ListTurnsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_pb2.ListTurnsResponse, _abc.Awaitable[_history_pb2.ListTurnsResponse]]:
-        """ListTurns reads committed turns by seq, in ascending order.
+        """ListTurns reads committed turns by seq, in ascending order: as many as asked for, or fewer where
+        their texts are long (about 192 KiB, at least one turn): the seqs say where to go on.
 
         Effect: none. Idempotent.
         Errors: NOT_FOUND (absent, erased, or not the viewer's), INVALID_FIELD, UNAVAILABLE.

@@ -1,0 +1,217 @@
+"""Who answers a message, when the ledger says each thing that it can say: history is a scripted server on a port."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from colloquy.gateway.v1 import record_pb2
+from colloquy.history.v1 import history_pb2, history_pb2_grpc
+from libs.runtime import context, status
+from libs.runtime.errors import ColloquyError, RateLimited, SessionClosed, TurnInProgress, Unavailable
+from libs.runtime.server import Background
+from services.gateway.claim import Message
+from services.gateway.composition import Composition
+from services.gateway.contexts import Contexts
+from services.gateway.recovery import Recovery
+from services.gateway.settling import Settling
+from services.gateway.usecases import Budgets, Turns
+
+Line = history_pb2.BeginTurnResponse | ColloquyError
+
+MESSAGE = Message("session", "ada", history_pb2.KIND_INTERVIEW, "request", "Hello.", None)
+COMMITTED = history_pb2.Turn(
+    turn_id="turn", state=history_pb2.TURN_STATE_COMMITTED, seq=2, reply_text="Hm.", record=b"", digest=b"d"
+)
+HEAD = history_pb2.Head(session_id="session", kind=history_pb2.KIND_INTERVIEW, max_turns=100, last_seq=1)
+LAST = history_pb2.Turn(
+    seq=1,
+    state=history_pb2.TURN_STATE_COMMITTED,
+    record=record_pb2.TurnRecord(
+        next_items=[record_pb2.PlannedItem(item_id="item", skill="skill", wording="What next?")]
+    ).SerializeToString(),
+)
+
+
+def in_progress(lease_left_ms: int) -> history_pb2.BeginTurnResponse:
+    return history_pb2.BeginTurnResponse(
+        in_progress=history_pb2.InProgress(turn_id="turn", lease_left_ms=lease_left_ms)
+    )
+
+
+def owner(*, takeover: bool = False) -> history_pb2.BeginTurnResponse:
+    return history_pb2.BeginTurnResponse(
+        owner=history_pb2.Owner(
+            turn_id="turn", fence=1, base_seq=1, lease_ms=4000, takeover=takeover, head=HEAD, last_turn=LAST
+        )
+    )
+
+
+REPLAY = history_pb2.BeginTurnResponse(replay=COMMITTED)
+
+
+@dataclass
+class Ledger(history_pb2_grpc.HistoryServiceServicer):
+    """Answers BeginTurn from a script, the last line again and again; commits what it is given."""
+
+    script: list[Line] = field(default_factory=list)
+    claims: list[str] = field(default_factory=list)
+    replies: list[str] = field(default_factory=list)
+    slow_ms: int = 0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def BeginTurn(  # noqa: N802
+        self, request: history_pb2.BeginTurnRequest, context: grpc.aio.ServicerContext[object, object]
+    ) -> history_pb2.BeginTurnResponse:
+        self.claims.append(request.claim_id)
+        self.asked.set()
+        line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        await asyncio.sleep(self.slow_ms / 1000)
+        if isinstance(line, ColloquyError):
+            context.set_trailing_metadata(((status.DETAILS_KEY, status.encode(line)), ("grpc-retry-pushback-ms", "-1")))
+            await context.abort(status.CODES[line.reason], line.detail)
+        assert isinstance(line, history_pb2.BeginTurnResponse)
+        return line
+
+    async def CommitTurn(  # noqa: N802
+        self, request: history_pb2.CommitTurnRequest, context: grpc.aio.ServicerContext[object, object]
+    ) -> history_pb2.CommitTurnResponse:
+        self.replies.append(request.reply_text)
+        return history_pb2.CommitTurnResponse(
+            outcome=history_pb2.CommitTurnResponse.OUTCOME_COMMITTED, turn=COMMITTED, rev=3
+        )
+
+
+@pytest_asyncio.fixture
+async def ledger() -> AsyncIterator[Ledger]:
+    yield Ledger()  # type: ignore[abstract]
+
+
+@pytest_asyncio.fixture
+async def turns(ledger: Ledger) -> AsyncIterator[Turns]:
+    """The gateway's turns over the scripted ledger; every other context is down."""
+    server = grpc.aio.server()
+    history_pb2_grpc.add_HistoryServiceServicer_to_server(ledger, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    background = Background()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as up, grpc.aio.insecure_channel("127.0.0.1:1") as down:
+        contexts = Contexts.over(history=up, session=down, assessment=down, llm=down)
+        composition, settling = Composition(contexts), Settling(contexts, background)
+        recovery = Recovery(contexts, composition, settling, background)
+        yield Turns(contexts, composition, settling, recovery, background, Budgets(2000, 15_000))
+        await background.drain(10)
+    await server.stop(None)
+
+
+async def test_however_many_send_the_same_message_the_ledger_is_asked_once(turns: Turns, ledger: Ledger) -> None:
+    ledger.script = [in_progress(4000), REPLAY]
+
+    answers = await asyncio.gather(*(turns.submit(MESSAGE) for _ in range(50)))
+
+    assert {answer.turn.turn_id for answer in answers} == {"turn"}
+    assert all(answer.replayed for answer in answers)
+    assert len(ledger.claims) == 2
+
+
+async def test_a_caller_who_leaves_while_the_ledger_decides_leaves_no_orphan(turns: Turns, ledger: Ledger) -> None:
+    ledger.script, ledger.slow_ms = [owner()], 100
+    asking = asyncio.create_task(turns.submit(MESSAGE))
+    await ledger.asked.wait()
+
+    asking.cancel()
+    await asyncio.wait({asking})
+    answered = await turns.submit(MESSAGE)
+
+    assert answered.turn.turn_id == "turn"
+    assert ledger.replies == ["What next?"]
+
+
+async def test_a_lost_reply_is_asked_for_again_under_the_same_claim(turns: Turns, ledger: Ledger) -> None:
+    ledger.script = [Unavailable(), owner()]
+
+    await turns.submit(MESSAGE)
+
+    assert len(ledger.claims) == 2
+    assert len(set(ledger.claims)) == 1
+
+
+async def test_silence_of_the_ledger_is_not_confirmed(turns: Turns, ledger: Ledger) -> None:
+    ledger.script = [Unavailable()]
+
+    with pytest.raises(Unavailable) as caught:
+        await turns.submit(MESSAGE)
+
+    assert "same request id" in caught.value.detail
+
+
+async def test_a_short_silence_is_ridden_out_by_who_follows(turns: Turns, ledger: Ledger) -> None:
+    ledger.script = [in_progress(4000), Unavailable(), Unavailable(), Unavailable(), REPLAY]
+
+    answered = await turns.submit(MESSAGE)
+
+    assert answered.turn.turn_id == "turn"
+
+
+async def test_who_follows_too_long_hears_what_is_left_of_the_lease(turns: Turns, ledger: Ledger) -> None:
+    ledger.script = [in_progress(4000)]
+
+    with context.serving(budget_ms=450), pytest.raises(TurnInProgress) as caught:
+        await turns.submit(MESSAGE)
+
+    assert caught.value.retry_after_ms is not None
+    assert 3000 < caught.value.retry_after_ms <= 4000
+
+
+async def test_an_impatient_follower_does_not_shorten_the_wait_of_a_patient_one(turns: Turns, ledger: Ledger) -> None:
+    ledger.script = [*[in_progress(4000)] * 8, REPLAY]
+
+    async def impatient() -> None:
+        with context.serving(budget_ms=300):
+            await turns.submit(MESSAGE)
+
+    hurried = asyncio.create_task(impatient())
+    patient = asyncio.create_task(turns.submit(MESSAGE))
+
+    with pytest.raises(ColloquyError):
+        await hurried
+    assert (await patient).turn.turn_id == "turn"
+
+
+async def test_an_expired_turn_is_taken_over_by_its_own_message(turns: Turns, ledger: Ledger) -> None:
+    ledger.script = [in_progress(50), owner(takeover=True)]
+
+    await turns.submit(MESSAGE)
+
+    assert ledger.replies == ["What next?"]
+
+
+async def test_with_too_little_time_left_an_expired_turn_is_left_alone(turns: Turns, ledger: Ledger) -> None:
+    ledger.script = [in_progress(50), owner(takeover=True)]
+
+    with context.serving(budget_ms=300), pytest.raises(TurnInProgress):
+        await turns.submit(MESSAGE)
+
+    assert ledger.replies == []
+
+
+async def test_a_follower_of_a_stream_hears_at_once_that_the_message_is_saved(turns: Turns, ledger: Ledger) -> None:
+    ledger.script = [in_progress(4000), in_progress(4000), REPLAY]
+
+    told = [event.WhichOneof("event") async for event in turns.stream(MESSAGE)]
+
+    assert told == ["accepted", "completed"]
+    assert len(ledger.claims) == 3
+
+
+@pytest.mark.parametrize("refusal", [SessionClosed(), RateLimited(1200), TurnInProgress(900)])
+async def test_a_refusal_is_passed_on_as_it_is(turns: Turns, ledger: Ledger, refusal: ColloquyError) -> None:
+    ledger.script = [refusal]
+
+    with pytest.raises(type(refusal)) as caught:
+        await turns.submit(MESSAGE)
+
+    assert caught.value.retry_after_ms == refusal.retry_after_ms
