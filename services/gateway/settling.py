@@ -15,7 +15,7 @@ from libs.runtime.server import Background
 from services.gateway.contexts import Contexts
 from services.gateway.projections import FOLD_CAP_MS, Directory, Evidence, Outcome, Projection, Run, run_of
 
-GATHER_SECONDS = 0.025  # how long the first commit of a round waits for others
+GATHER_SECONDS = 0.25  # how long the first commit of a round waits for others
 ROUND_BUDGET_MS = 10_000
 MAX_BATCH = 100
 PAGE_TURNS = 200

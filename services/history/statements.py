@@ -218,11 +218,21 @@ TURNS: Final = Statement(
     """,
 )
 
+# Rows are locked in one order, so that two gateways which settle the same sessions cannot deadlock; a row that was
+# waited for is looked at again as it then is.
 ACKNOWLEDGE: Final = Statement(
     "history_acknowledge",
     """
-    UPDATE history.streams SET acked_rev = rev
-    WHERE session_id = %(session_id)s AND rev = %(rev)s AND active_turn IS NULL
+    WITH settled AS (
+        SELECT s.session_id
+        FROM history.streams s
+        JOIN unnest(%(session_ids)s::uuid[], %(revs)s::bigint[]) AS seen (session_id, rev)
+            ON s.session_id = seen.session_id AND s.rev = seen.rev
+        WHERE s.active_turn IS NULL
+        ORDER BY s.session_id
+        FOR NO KEY UPDATE OF s
+    )
+    UPDATE history.streams s SET acked_rev = s.rev FROM settled WHERE s.session_id = settled.session_id
     """,
 )
 

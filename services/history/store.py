@@ -227,9 +227,10 @@ class Store:
         rows = await self._db.all(statements.TURNS, {"session_id": session_id, "first": first, "last": last})
         return [turn for row in rows if (turn := _turn(row, session_id))]
 
-    async def acknowledge(self, session_id: SessionId, rev: Rev) -> bool:
-        """Record that every projection has folded the stream up to `rev`; False where it has moved on or is active."""
-        return await self._db.execute(statements.ACKNOWLEDGE, {"session_id": session_id, "rev": rev}) > 0
+    async def acknowledge(self, settled: Sequence[tuple[SessionId, Rev]]) -> int:
+        """Record that every projection has folded these streams up to a rev; how many had not moved on."""
+        params = {"session_ids": [session_id for session_id, _ in settled], "revs": [rev for _, rev in settled]}
+        return await self._db.execute(statements.ACKNOWLEDGE, params)
 
     async def seal(self, head: Head) -> Head | None:
         """Close a stream and fail what runs or was given back there; None where it has moved on."""

@@ -170,9 +170,9 @@ class History:
         return head, within_bytes(turns, MAX_BYTES_LISTED, newest=span.newest)
 
     async def acknowledge_streams(self, settled: Sequence[tuple[SessionId, Rev]]) -> int:
-        """Record which streams are settled, one at a time: no lock is held on two, whatever shard they are on."""
+        """Record which streams are settled; how many had not moved on."""
         at_most(MAX_STREAMS_ACKNOWLEDGED, "streams", settled)
-        return sum([await self._store.acknowledge(session_id, rev) for session_id, rev in settled])
+        return await self._store.acknowledge(settled)
 
     async def seal_stream(self, session_id: SessionId, viewer: Viewer) -> Head:
         """Close a session; the head as it then is."""

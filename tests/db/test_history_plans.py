@@ -89,7 +89,7 @@ PARAMETERS: Mapping[str, Mapping[str, object]] = {
     "STREAM": {**VIEWER, "session_id": SESSION},
     "STREAMS": {**VIEWER, "session_ids": [SESSION, uuid4()]},
     "TURNS": {"session_id": SESSION, "first": TURNS - 4, "last": TURNS},
-    "ACKNOWLEDGE": {"session_id": SESSION, "rev": 1},
+    "ACKNOWLEDGE": {"session_ids": [SESSION, uuid4()], "revs": [1, 1]},
     "SEAL": {"session_id": SESSION, "rev": 1, "active_turn": RUNNING},
 }
 STATEMENTS = {name: it for name, it in vars(statements).items() if isinstance(it, Statement)}
@@ -136,7 +136,7 @@ async def plan(
 
 def type_name(value: object) -> Any:
     if isinstance(value, list):
-        return "uuid[]"
+        return f"{type_name(value[0])}[]"
     return {UUID: "uuid", bytes: "bytea", bool: "boolean", int: "bigint"}.get(type(value), "unknown")
 
 
