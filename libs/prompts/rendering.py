@@ -5,7 +5,6 @@ cannot close its own quotation, add a line that the prompt would read as its own
 """
 
 import functools
-import hashlib
 import json
 import re
 import unicodedata
@@ -44,13 +43,12 @@ class Message(TypedDict):
 class Rendered:
     """A finished prompt and what identifies it.
 
-    `version` is the label of the files it was made from; `sha256` is the hex digest of the messages as compact JSON in
-    ASCII, keys sorted. `json_schema` is the JSON text of the schema that the reply must satisfy, empty for free text.
+    `version` is the label of the files it was made from; `json_schema` is the JSON text of the schema that the reply
+    must satisfy, empty for free text.
     """
 
     messages: tuple[Message, ...]
     version: str
-    sha256: str
     max_output_tokens: int
     temperature: float | None
     json_schema: str = ""
@@ -136,12 +134,10 @@ def _schema_text(levels: int) -> str:
 
 
 def _rendered(version: str, messages: list[Message], json_schema: str = "") -> Rendered:
-    canonical = json.dumps(messages, separators=(",", ":"), sort_keys=True).encode("ascii")
     called_with = parameters(version)
     return Rendered(
         messages=tuple(messages),
         version=version,
-        sha256=hashlib.sha256(canonical).hexdigest(),
         max_output_tokens=called_with.max_output_tokens,
         temperature=called_with.temperature,
         json_schema=json_schema,

@@ -74,20 +74,31 @@ class Sessions:
         Raises:
             ColloquyError: as the contract of StartSession lists them.
         """
-        starting = self._start(asked, owner_id, tenant_id, request_id, context.remaining_ms())
-        return await asyncio.shield(self._background.spawn(starting, name="start"))
-
-    async def _start(
-        self,
-        asked: domain.Opening,
-        owner_id: str,
-        tenant_id: str,
-        request_id: uuid.UUID | None,
-        caller_left_ms: int | None,
-    ) -> gateway_pb2.StartSessionResponse:
-        """A task of its own, so that a claim which the ledger has granted is never left without its owner."""
-        watch, granted = Stopwatch(), domain.budget(self._limits.interview_ms, caller_left_ms)
+        watch, granted = Stopwatch(), domain.budget(self._limits.interview_ms, context.remaining_ms())
         request = await self._stream_of(asked, owner_id, tenant_id, request_id)
+        opening: asyncio.Task[gateway_pb2.StartSessionResponse | ColloquyError] = self._background.spawn(
+            self._opened(request, watch, granted), name="opening"
+        )
+        opened = await asyncio.shield(opening)
+        if isinstance(opened, ColloquyError):
+            raise opened
+        return opened
+
+    async def _opened(
+        self, request: history_pb2.OpenStreamRequest, watch: Stopwatch, granted: domain.Budget
+    ) -> gateway_pb2.StartSessionResponse | ColloquyError:
+        """A task of its own, so that a claim which the ledger has granted is never left without its owner.
+
+        Whoever asked may have left: a refusal is a result, no failure of the task.
+        """
+        try:
+            return await self._open(request, watch, granted)
+        except ColloquyError as error:
+            return error
+
+    async def _open(
+        self, request: history_pb2.OpenStreamRequest, watch: Stopwatch, granted: domain.Budget
+    ) -> gateway_pb2.StartSessionResponse:
         while True:
             opened = await call(self._contexts.history.OpenStream, request, STEP_CAP_MS)
             match opened.WhichOneof("outcome"):
@@ -153,8 +164,7 @@ class Sessions:
         """The opening stands; a half-made session is finished on the way, so that it is listed."""
         if opened.head.acked_rev < opened.head.rev:
             await self._enter(opened.head)
-            catching_up = self._settling.catch_up(opened.head.session_id)
-            self._background.spawn(catching_up, name="catch_up", budget_ms=10 * STEP_CAP_MS)
+            self._settling.catch_up_soon(opened.head.session_id)
         return _started(opened.head, opened.replay, replayed=True)
 
     async def _open_interview(self, claim: Claim) -> history_pb2.CommitTurnResponse:

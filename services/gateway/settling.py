@@ -62,6 +62,10 @@ class Settling:
             await self._bring(projection, head)
         await self._acknowledge([run_of(head)])
 
+    def catch_up_soon(self, session_id: str) -> None:
+        """Settle one session from the ledger, when what it lacks is not known; nobody waits."""
+        self._background.spawn(self._catch_up_quietly(session_id), name="catch_up", budget_ms=ROUND_BUDGET_MS)
+
     async def _round(self) -> None:
         """What was committed in the last moment. A call of its own in the logs: it is on behalf of many."""
         await asyncio.sleep(GATHER_SECONDS)
@@ -80,10 +84,13 @@ class Settling:
         missing |= {run.session_id for run in interviews if run.session_id not in assessed}
         await self._acknowledge([run for run in batch if run.session_id not in missing])
         for session_id in missing:
-            try:
-                await self.catch_up(session_id)
-            except ColloquyError as error:
-                telemetry.logger().warning("unsettled", session_id=session_id, reason=str(error.reason))
+            await self._catch_up_quietly(session_id)
+
+    async def _catch_up_quietly(self, session_id: str) -> None:
+        try:
+            await self.catch_up(session_id)
+        except ColloquyError as error:
+            telemetry.logger().warning("unsettled", session_id=session_id, reason=str(error.reason))
 
     async def _offer(self, projection: Projection, runs: Sequence[Run]) -> set[str]:
         """The sessions whose run the projection holds now; none of them where it does not answer."""

@@ -38,7 +38,6 @@ from services.gateway.stopwatch import Stopwatch
 BEGIN_CAP_MS = 1000
 POLL_MS = 100
 TAKEOVER_NEEDS_MS = 300  # with less, taking a turn over could not answer whoever waits
-CATCH_UP_MS = 10_000
 WINDOW = history_pb2.WindowLimit(max_messages=10, max_tokens=3000)
 
 NOT_CONFIRMED = "Not confirmed; send the same message again with the same request id."
@@ -246,8 +245,7 @@ class Turns:
                 self._tell(claim, "committed", next(iter(records.turn_view(claim.session_id, turn).degraded), ""))
             case history_pb2.CommitTurnResponse.OUTCOME_DUPLICATE:
                 # The reply to our commit was lost, or another owner's commit came first: its settling may be lost too.
-                catching_up = self._settling.catch_up(claim.session_id)
-                self._background.spawn(catching_up, name="catch_up", budget_ms=CATCH_UP_MS)
+                self._settling.catch_up_soon(claim.session_id)
                 self._tell(claim, "duplicate")
             case _:
                 self._tell(claim, "fenced")

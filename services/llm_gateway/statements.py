@@ -9,6 +9,9 @@ what is written was written before the tombstone, or knows of it. All lock in on
 never in a circle. A statement that waits for the first lock sees other rows as they were before the wait. None depends
 on that: a call is inserted under its key, or updated under conditions on itself that PostgreSQL checks again on the
 newest version of the row.
+
+Rows are named by parameters, not by joins with what another part returned: the planner does not know that this is one
+row, and on young tables it would read all of them.
 """
 
 # ruff: noqa: S608 - the fragments put together here are constants of this file
@@ -78,7 +81,7 @@ REPEAT: Final = Statement(
             result = NULL, finish_reason = NULL, model = NULL, error = NULL,
             cost_nano_usd = cost_nano_usd + %(ceiling)s, dispatched_at = clock_timestamp(), finished_at = NULL
         FROM account
-        WHERE call.session_id = account.session_id AND turn_id = %(turn_id)s AND purpose = %(purpose)s
+        WHERE call.session_id = %(session_id)s AND turn_id = %(turn_id)s AND purpose = %(purpose)s
           AND (state IN ('FAILED', 'UNKNOWN') OR (state = 'INFLIGHT' AND lease_until <= clock_timestamp())
                OR (state = 'DONE' AND result IS NULL))
         RETURNING call.session_id, turn_id, purpose, fence
@@ -91,7 +94,7 @@ REPEAT: Final = Statement(
     ), attempt AS ({_INSERT_ATTEMPT}
     ), paid AS (
         UPDATE llm.sessions AS held SET spent_nano_usd = spent_nano_usd + %(ceiling)s
-        FROM call WHERE held.session_id = call.session_id
+        WHERE held.session_id = %(session_id)s AND EXISTS (SELECT FROM call)
     )
     SELECT fence FROM call
     """,
@@ -101,13 +104,12 @@ _END_ATTEMPT: Final = """
     UPDATE llm.attempts AS attempt
     SET state = %(attempt_state)s, status = %(status)s, error = %(attempt_error)s, finished_at = clock_timestamp(),
         prompt_tokens = %(prompt_tokens)s, completion_tokens = %(completion_tokens)s, cost_nano_usd = %(cost)s
-    FROM call
-    WHERE attempt.session_id = call.session_id AND attempt.turn_id = call.turn_id AND attempt.purpose = call.purpose
-      AND attempt.fence = call.fence AND attempt.attempt = %(ended)s"""
+    WHERE attempt.session_id = %(session_id)s AND attempt.turn_id = %(turn_id)s AND attempt.purpose = %(purpose)s
+      AND attempt.fence = %(fence)s AND attempt.attempt = %(ended)s AND EXISTS (SELECT FROM call)"""
 
 # A statement that is sent again because its answer got lost changes nothing: the attempt it ends is current no more.
 _HELD_CALL: Final = """
-        WHERE call.session_id = account.session_id AND turn_id = %(turn_id)s AND purpose = %(purpose)s
+        WHERE call.session_id = %(session_id)s AND turn_id = %(turn_id)s AND purpose = %(purpose)s
           AND state = 'INFLIGHT' AND fence = %(fence)s AND attempt = %(ended)s"""
 
 # One attempt ends and the next begins, under the same intent while its lease lasts: as one ceiling goes and the other
@@ -128,7 +130,7 @@ RETRY: Final = Statement(
     ), attempt AS ({_INSERT_ATTEMPT}
     ), paid AS (
         UPDATE llm.sessions AS held SET spent_nano_usd = spent_nano_usd + %(cost)s
-        FROM call WHERE held.session_id = call.session_id
+        WHERE held.session_id = %(session_id)s AND EXISTS (SELECT FROM call)
     )
     SELECT fence FROM call
     """,
@@ -152,7 +154,7 @@ FINISH: Final = Statement(
     ), attempt AS ({_END_ATTEMPT}
     ), paid AS (
         UPDATE llm.sessions AS held SET spent_nano_usd = spent_nano_usd + %(cost)s - %(ceiling)s
-        FROM call WHERE held.session_id = call.session_id
+        WHERE held.session_id = %(session_id)s AND EXISTS (SELECT FROM call)
     )
     SELECT * FROM call
     """,

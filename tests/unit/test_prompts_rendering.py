@@ -1,11 +1,8 @@
 """What a model is told: every part in its place, and nobody's text able to leave its place."""
 
-import hashlib
 import json
 import re
-import time
 import unicodedata
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -147,15 +144,6 @@ def test_the_shown_answer_is_the_answer_character_for_character(answer: str) -> 
     assert not re.search(r"<\s*/?\s*answer\b", shown, re.IGNORECASE)
 
 
-@pytest.mark.parametrize("answer", ["<" + " " * 1999, "< /" * 666, "<" * 2000, "</" + " " * 1998])
-def test_no_answer_takes_long_to_show(answer: str) -> None:
-    started = time.process_time()
-
-    shown_answer(answer)
-
-    assert time.process_time() - started < 0.02
-
-
 @pytest.mark.parametrize("levels", [4, 5])
 def test_the_schema_of_a_verdict_is_strict(levels: int) -> None:
     schema = judge_schema(levels)
@@ -168,29 +156,6 @@ def test_the_schema_of_a_verdict_is_strict(levels: int) -> None:
 
 def test_the_schema_travels_with_the_judges_prompt() -> None:
     assert json.loads(render_judge(ITEM, RUBRIC, "Yes.").json_schema) == judge_schema(4)
-
-
-def test_the_digest_identifies_the_messages() -> None:
-    prompt = render_judge(ITEM, RUBRIC, "Ä")
-    canonical = json.dumps(list(prompt.messages), separators=(",", ":"), sort_keys=True)
-
-    assert prompt.sha256 == hashlib.sha256(canonical.encode()).hexdigest()
-    assert prompt == render_judge(ITEM, RUBRIC, "Ä")
-    assert replace(prompt, messages=()) != prompt
-    assert prompt.sha256 != render_judge(ITEM, RUBRIC, "ä").sha256
-
-
-def test_rendering_costs_a_fraction_of_a_millisecond() -> None:
-    window: list[tuple[Speaker, str]] = [("candidate", "word " * 100), ("interviewer", "word " * 20)] * 5
-
-    def cost_ms() -> float:
-        started = time.process_time_ns()
-        for _ in range(20):
-            render_question(ITEM, window, "word " * 400, "Ada")
-            render_judge(ITEM, RUBRIC, "word " * 400)
-        return (time.process_time_ns() - started) / 20 / 1e6
-
-    assert min(cost_ms() for _ in range(10)) < 0.3
 
 
 def fenced(prompt: Rendered) -> str:
