@@ -1,21 +1,23 @@
 """An interview or a chat in the terminal, with a person or a script of answers; the reply streams in."""
 
-import asyncio
+import signal
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from libs.identity.actor import Role
+from libs.identity.keys import UnusableKeyError
 from libs.identity.minting import DEFAULT_AUDIENCE, DEFAULT_ISSUER, mint
 from services.cli import environment
-from services.cli.conversation import Conversation, ConversationError
+from services.cli.conversation import Conversation
+from services.cli.errors import CommandError
 from services.cli.supervisor import tell
 
 DEMO_PLAN = "quick"
 DEMO_ANSWERS = Path(__file__).with_name("demo.txt")
 
 
-class TokenError(Exception):
+class TokenError(CommandError):
     """No token can be made; the text says what to set."""
 
 
@@ -23,24 +25,28 @@ def token(settled: Mapping[str, str], subject: str, roles: Iterable[str]) -> str
     """A token signed with the key that `colloquy run` made, or the one that the environment names.
 
     Raises:
-        TokenError: there is no private key.
-        UnusableKeyError: it cannot be read.
+        TokenError: there is no private key, or none that can be used.
     """
     path = settled.get(environment.PRIVATE_KEY_FILE)
     if not path:
-        raise TokenError(f"no key to sign with: start `colloquy run`, or set {environment.PRIVATE_KEY_FILE}")
-    return mint(
-        Path(path).read_text(encoding="utf-8"),
-        subject,
-        [Role(role) for role in roles],
-        issuer=settled.get("COLLOQUY_JWT_ISSUER", DEFAULT_ISSUER),
-        audience=settled.get("COLLOQUY_JWT_AUDIENCE", DEFAULT_AUDIENCE),
-    )
+        raise TokenError(
+            f"no key to sign with: start `colloquy run` with keys of its own, or set {environment.PRIVATE_KEY_FILE}"
+        )
+    try:
+        return mint(
+            Path(path).read_text(encoding="utf-8"),
+            subject,
+            [Role(role) for role in roles],
+            issuer=settled.get("COLLOQUY_JWT_ISSUER") or DEFAULT_ISSUER,
+            audience=settled.get("COLLOQUY_JWT_AUDIENCE") or DEFAULT_AUDIENCE,
+        )
+    except (UnusableKeyError, UnicodeError):
+        raise TokenError(f"{path} (as {environment.PRIVATE_KEY_FILE} names it) is no usable private key") from None
 
 
 def conversation(settled: Mapping[str, str], subject: str) -> Conversation:
     """A client of the BFF that the environment names, as a candidate."""
-    address = settled.get("COLLOQUY_BFF_LISTEN", "127.0.0.1:8080")
+    address = settled.get("COLLOQUY_BFF_LISTEN") or "127.0.0.1:8080"
     return Conversation(f"http://{address}", token(settled, subject, ["candidate"]))
 
 
@@ -48,7 +54,7 @@ async def demo(settled: Mapping[str, str]) -> None:
     """The short interview that `make run` plays against itself. That it fails is worth a line, not the end."""
     try:
         await interview(settled, plan=DEMO_PLAN, name="Ada", script=DEMO_ANSWERS)
-    except (ConversationError, TokenError) as error:
+    except (CommandError, OSError) as error:
         tell(f"the demo interview did not work: {error}")
 
 
@@ -62,7 +68,7 @@ async def interview(settled: Mapping[str, str], *, plan: str | None, name: str |
     async with conversation(settled, "terminal") as client:
         interview_id, opening = await client.start_interview(plan, name)
         tell(f"\ninterviewer  {opening}")
-        while (text := await _next(answers)) is not None:
+        while (text := _next(answers)) is not None:
             tell(f"\ncandidate    {text}") if answers is not None else tell("")
             written = _write("interviewer  ")
             turn = await client.answer(interview_id, text, written)
@@ -80,7 +86,7 @@ async def chat(settled: Mapping[str, str]) -> None:
     """
     conversation_id = None
     async with conversation(settled, "terminal") as client:
-        while (text := await _next(None)) is not None:
+        while (text := _next(None)) is not None:
             written = _write("assistant  ")
             conversation_id, turn = await client.chat(conversation_id, text, written)
             written.finish(turn.text)
@@ -109,21 +115,39 @@ class _write:  # noqa: N801 - a verb: it is called with each piece
 
 
 def _script(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeError:
+        raise CommandError(f"{path} is not UTF-8 text") from None
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-async def _next(answers: list[str] | None) -> str | None:
+def _next(answers: list[str] | None) -> str | None:
     """The next thing to say; None where there is no more."""
     if answers is not None:
         return answers.pop(0) if answers else None
-    while True:
-        try:
-            text = await asyncio.to_thread(input, "\nyou          ")
-        except EOFError:
-            return None
+    while (text := _typed("\nyou          ")) is not None:
         if text.strip():
             return text
+    return None
+
+
+def _typed(prompt: str) -> str | None:
+    """A line from standard input; None at its end, and for Ctrl-C.
+
+    It holds up the event loop, which has nothing else to do: a thread that waits here could not be stopped. Nor does
+    asyncio's own handler for Ctrl-C end an `input`, so Python's is put in its place meanwhile.
+    """
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return input(prompt)
+    except (EOFError, KeyboardInterrupt):
+        tell("")
+        return None
+    except UnicodeError:
+        raise CommandError("what was typed is not UTF-8 text") from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _marks(degraded: list[str]) -> str:
