@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from libs.identity.keys import generate_keypair
+from libs.runtime.config import Env
 
 DATA = Path(".data")
 PREFIX = "COLLOQUY_"
+_OF_THE_TESTS = f"{PREFIX}TEST_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,10 @@ class Service:
     @property
     def listen(self) -> str:
         return f"{PREFIX}{self.variable}_LISTEN"
+
+    @property
+    def target(self) -> str:
+        return f"{PREFIX}{self.variable}_TARGET"
 
     @property
     def metrics_listen(self) -> str:
@@ -48,36 +54,67 @@ PRIVATE_KEY_FILE = f"{PREFIX}JWT_PRIVATE_KEY_FILE"
 PUBLIC_KEY_FILE = f"{PREFIX}JWT_PUBLIC_KEY_FILE"
 
 
+def is_set(given: Mapping[str, str], name: str) -> bool:
+    """Whether a variable has a value, or its `_FILE` twin names one; empty counts as unset."""
+    return bool(given.get(name) or given.get(f"{name}_FILE"))
+
+
 def with_defaults(given: Mapping[str, str], data: Path) -> dict[str, str]:
-    """The environment of a stack: what is given, and the default for the rest, with keys made at the first start."""
-    made = dict(given)
+    """The environment of a stack: what is given, and the default for the rest, with keys made at the first start.
+
+    Raises:
+        ConfigError: an address is to be read from a file and cannot be.
+    """
+    made, env = dict(given), Env(given)
     for service in SERVICES:
-        made.setdefault(service.listen, f"127.0.0.1:{service.port}")
-        made.setdefault(service.metrics_listen, f"127.0.0.1:{service.metrics_port}")
-        if service.name != "bff":
-            made.setdefault(f"{PREFIX}{service.variable}_TARGET", made[service.listen])
-    made.setdefault(SIMULATOR_LISTEN, SIMULATOR_DEFAULT)
-    verified = ("COLLOQUY_JWKS_URL", "COLLOQUY_JWT_PUBLIC_KEY", PUBLIC_KEY_FILE)
-    if not any(made.get(name) for name in verified):
+        made[service.listen] = env.text(service.listen, f"127.0.0.1:{service.port}")
+        made[service.metrics_listen] = env.text(service.metrics_listen, f"127.0.0.1:{service.metrics_port}")
+        if service.name != "bff" and not is_set(given, service.target):
+            made[service.target] = made[service.listen]
+    made[SIMULATOR_LISTEN] = env.text(SIMULATOR_LISTEN, SIMULATOR_DEFAULT)
+    env.check()
+    for name in addresses():
+        made.pop(f"{name}_FILE", None)
+    if not any(is_set(given, name) for name in ("COLLOQUY_JWKS_URL", "COLLOQUY_JWT_PUBLIC_KEY")):
         private, public = _keys(data)
         made[PRIVATE_KEY_FILE], made[PUBLIC_KEY_FILE] = str(private), str(public)
     return made
 
 
+def addresses() -> list[str]:
+    """The variables that hold an address to listen on."""
+    return [SIMULATOR_LISTEN, *(name for service in SERVICES for name in (service.listen, service.metrics_listen))]
+
+
 def uses_simulator(environment: Mapping[str, str]) -> bool:
     """Whether no provider is configured, so that the simulator stands in for one."""
-    return not any(environment.get(name) for name in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE", "OPENAI_BASE_URL"))
+    return not any(is_set(environment, name) for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"))
 
 
 def write(environment: Mapping[str, str], data: Path) -> None:
-    """Keep what a stack runs with for the other commands; it holds secrets."""
-    kept = {name: value for name, value in environment.items() if name.startswith((PREFIX, "OPENAI_"))}
+    """Keep what a stack runs with for the other commands; it holds secrets.
+
+    A line holds one value, so a value of several lines (a key) gets a file of its own, named by its `_FILE` twin.
+    """
+    kept = {}
+    for name, value in environment.items():
+        if not value or not name.startswith((PREFIX, "OPENAI_")) or name.startswith(_OF_THE_TESTS):
+            continue
+        if value.splitlines() == [value]:
+            kept[name] = value
+        else:
+            file = (data / "run" / name).resolve()
+            _write_private(file, value)
+            kept[f"{name}_FILE"] = str(file)
     _write_private(data / "run.env", "".join(f"{name}={value}\n" for name, value in sorted(kept.items())))
 
 
 def read(given: Mapping[str, str], data: Path) -> dict[str, str]:
-    """The given environment; where it names nothing of ours, with what the last `colloquy run` wrote."""
-    if any(name.startswith(PREFIX) for name in given):
+    """The given environment; where it names nothing of ours, with what the last `colloquy run` wrote.
+
+    The two are never mixed: half of one stack and half of another would be neither.
+    """
+    if any(value and name.startswith(PREFIX) and not name.startswith(_OF_THE_TESTS) for name, value in given.items()):
         return dict(given)
     try:
         lines = (data / "run.env").read_text(encoding="utf-8").splitlines()
