@@ -9,20 +9,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from libs.identity.actor import Role
-from libs.identity.keys import UnusableKeyError
+from libs.postgres.errors import LaunchError
+from libs.runtime.config import ConfigError
 from services.cli import environment
+from services.cli.errors import CommandError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do it; the exit code."""
     parsed = _parser().parse_args(arguments)
     given = dict(os.environ)
-    if parsed.command != "run":
-        given = environment.read(given, parsed.data)
     try:
+        if parsed.command != "run":
+            given = environment.read(given, parsed.data)
         return int(_COMMANDS[parsed.command](parsed, given))
     except KeyboardInterrupt:
+        sys.stderr.write("\n")
         return 1
+    except ConfigError as error:
+        return _failed(*error.problems)
+    except (CommandError, LaunchError, OSError) as error:
+        return _failed(str(error))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,54 +66,35 @@ def _serve(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
 
 
 def _migrate(_: argparse.Namespace, given: Mapping[str, str]) -> int:
-    from sqlalchemy.exc import OperationalError
+    from services.cli import database
 
-    from migrations.migrator import migrate
-    from services.cli import stack
-
-    try:
-        migrate(stack.database_urls(given))
-    except stack.StackError as error:
-        return _failed(str(error))
-    except OperationalError as error:
-        return _failed(f"the database cannot be used: {str(error.orig).splitlines()[0]}")
+    database.migrate(database.database_urls(given))
     return 0
 
 
 def _interview(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
     from services.cli import terminal
-    from services.cli.conversation import ConversationError
 
-    try:
-        asyncio.run(terminal.interview(given, plan=parsed.plan, name=parsed.name, script=parsed.script))
-    except (ConversationError, terminal.TokenError, UnusableKeyError, OSError) as error:
-        return _failed(str(error))
+    asyncio.run(terminal.interview(given, plan=parsed.plan, name=parsed.name, script=parsed.script))
     return 0
 
 
 def _chat(_: argparse.Namespace, given: Mapping[str, str]) -> int:
     from services.cli import terminal
-    from services.cli.conversation import ConversationError
 
-    try:
-        asyncio.run(terminal.chat(given))
-    except (ConversationError, terminal.TokenError, UnusableKeyError, OSError) as error:
-        return _failed(str(error))
+    asyncio.run(terminal.chat(given))
     return 0
 
 
 def _token(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
     from services.cli import terminal
 
-    try:
-        sys.stdout.write(terminal.token(given, parsed.sub, parsed.role) + "\n")
-    except (terminal.TokenError, UnusableKeyError, OSError) as error:
-        return _failed(str(error))
+    sys.stdout.write(terminal.token(given, parsed.sub, parsed.role) + "\n")
     return 0
 
 
-def _failed(reason: str) -> int:
-    sys.stderr.write(f"colloquy: {reason}\n")
+def _failed(*reasons: str) -> int:
+    sys.stderr.write("".join(f"colloquy: {reason}\n" for reason in reasons))
     return 1
 
 

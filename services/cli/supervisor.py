@@ -1,80 +1,27 @@
-"""Keeps processes running: starts them, starts again what dies, and stops everything it started.
-
-Each process runs in a session of its own, so that Ctrl-C reaches only us and the order of the end is ours; on Linux it
-ends with us however we end.
-"""
+"""Keeps processes running: starts them, starts again what dies, and stops everything it started."""
 
 import asyncio
-import os
-import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from http import HTTPStatus
-from pathlib import Path
+from typing import Any
 
-import aiohttp
+from libs.runtime.server import GRACE_SECONDS, NOT_SERVING_SECONDS, StartError, until_free
+from services.cli.process import Process as Process
+from services.cli.process import SupervisorError as SupervisorError
 
-import libs.postgres
-
-READY_SECONDS = 60.0
-STOP_SECONDS = 30.0
+# Above the longest drain: not serving, the calls in flight, the background tasks, and what is closed after them.
+STOP_SECONDS = NOT_SERVING_SECONDS + GRACE_SECONDS + GRACE_SECONDS + 5.0
 FIRST_RESTART_SECONDS = 0.2
 LAST_RESTART_SECONDS = 5.0
 STEADY_SECONDS = 10.0  # having run this long, a process that dies is started again at once
-_CHILD = Path(libs.postgres.__file__).with_name("child.py")
-
-
-class SupervisorError(Exception):
-    """A process ended before it was ready, or never was; the text says which and what it said last."""
 
 
 def tell(line: str) -> None:
-    """Say one line to the operator, at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-@dataclass(slots=True)
-class Process:
-    """One supervised process.
-
-    ready_url: answers 200 once the process serves.
-    """
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    log: Path
-    ready_url: str
-    running: asyncio.subprocess.Process | None = None
-    keeper: asyncio.Task[None] | None = field(default=None, repr=False)
-
-    async def spawn(self) -> asyncio.subprocess.Process:
-        """Start it, with its output appended to its log."""
-        prefix = (sys.executable, "-I", "-S", str(_CHILD), str(os.getpid()), str(os.geteuid()), str(os.getegid()))
-        with self.log.open("ab") as log:
-            self.running = await asyncio.create_subprocess_exec(
-                *prefix,
-                *self.command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(self.environment),
-                start_new_session=True,
-            )
-        return self.running
-
-    def kill(self) -> None:
-        """End it at once, as a crash would."""
-        if self.running is not None:
-            self.running.kill()
-
-    def last_words(self) -> str:
-        """The last line of its log."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.exists() else []
-        return lines[-1] if lines else "it said nothing"
+    """Say one line to the operator, at once. That nobody listens any more is no reason to leave processes alone."""
+    with suppress(OSError):
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
 
 
 class Supervisor:
@@ -84,12 +31,17 @@ class Supervisor:
         self._processes = processes
 
     async def start(self) -> None:
-        """Start everything and wait until all of it is ready.
+        """Start everything and wait until all of it is ready. `stop` is due also where this fails or is cancelled.
 
         Raises:
-            SupervisorError: a process ended, or did not become ready in time.
+            SupervisorError: a port is taken, a process ended, or did not become ready in time.
         """
-        await asyncio.gather(*(self.start_one(process) for process in self._processes))
+        # Before the first is started, since on a taken port a stranger would answer that it is ready.
+        await _together(_until_free(process) for process in self._processes)
+        await _together(_until_ready(process) for process in self._processes)
+        for process in self._processes:
+            process.raise_if_ended()
+            self._keep_running(process)
 
     async def stop(self) -> None:
         """Stop everything, the last started first; each has its time to finish what it does."""
@@ -102,10 +54,8 @@ class Supervisor:
         Raises:
             SupervisorError: it ended, or did not become ready in time.
         """
-        process.log.parent.mkdir(parents=True, exist_ok=True)
-        await process.spawn()
-        await _ready(process)
-        process.keeper = asyncio.create_task(self._keep(process), name=f"keep-{process.name}")
+        await _until_ready(process)
+        self._keep_running(process)
 
     async def stop_one(self, process: Process) -> None:
         """Stop a process for good; it has its time to finish what it does."""
@@ -120,35 +70,58 @@ class Supervisor:
             async with asyncio.timeout(STOP_SECONDS):
                 await running.wait()
         except TimeoutError:
+            tell(f"{process.name} did not stop in {STOP_SECONDS:.0f} s; killing it")
             running.kill()
             await running.wait()
 
-    async def _keep(self, process: Process) -> None:
-        """Start a process again whenever it ends, at first at once and then more slowly."""
-        pause, loop = FIRST_RESTART_SECONDS, asyncio.get_running_loop()
-        while process.running is not None:
-            began = loop.time()
-            code = await process.running.wait()
-            pause = FIRST_RESTART_SECONDS if loop.time() - began > STEADY_SECONDS else pause
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            tell(f"{process.name} ended ({how}); starting it again in {pause:.1f} s")
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LAST_RESTART_SECONDS)
-            started = await process.spawn()
-            tell(f"{process.name} runs again, as process {started.pid}")
+    def _keep_running(self, process: Process) -> None:
+        process.keeper = asyncio.create_task(_keep(process), name=f"keep-{process.name}")
 
 
-async def _ready(process: Process) -> None:
-    loop = asyncio.get_running_loop()
-    give_up = loop.time() + READY_SECONDS
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as http:
-        while True:
-            if process.running is not None and process.running.returncode is not None:
-                raise SupervisorError(f"{process.name} did not start: {process.last_words()}")
-            with suppress(aiohttp.ClientError, TimeoutError):
-                async with http.get(process.ready_url) as response:
-                    if response.status == HTTPStatus.OK:
-                        return
-            if loop.time() > give_up:
-                raise SupervisorError(f"{process.name} is not ready in {READY_SECONDS:.0f} s: {process.last_words()}")
-            await asyncio.sleep(0.1)
+async def _keep(process: Process) -> None:
+    """Start a process again whenever it ends, at first at once and then more slowly."""
+    pause, loop = FIRST_RESTART_SECONDS, asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        how = await process.end()
+        if loop.time() - began > STEADY_SECONDS:
+            pause = FIRST_RESTART_SECONDS
+        tell(f"{process.name} ended ({how}); starting it again in {pause:.1f} s")
+        pause = await _start_again(process, pause)
+
+
+async def _start_again(process: Process, pause: float) -> float:
+    """Start it after `pause` seconds, however often that takes; the pause before the next time."""
+    while True:
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LAST_RESTART_SECONDS)
+        try:
+            running = await process.spawn()
+        except OSError as error:  # no memory, no file descriptor, no space: it may pass
+            tell(f"{process.name} could not be started: {error}; trying again in {pause:.1f} s")
+        else:
+            tell(f"{process.name} runs again, as process {running.pid}")
+            return pause
+
+
+async def _until_free(process: Process) -> None:
+    try:
+        for address in process.listens:
+            await until_free(address)
+    except StartError as error:
+        raise SupervisorError(f"{process.name} {error}") from None
+
+
+async def _until_ready(process: Process) -> None:
+    await process.spawn()
+    await process.ready()
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it. Where one part fails the others are cancelled and awaited, and its error is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None

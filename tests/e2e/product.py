@@ -73,8 +73,14 @@ class Product:
         await self._supervisor.stop()
 
     def process(self, name: str) -> Process:
-        """One of its processes, to be killed or paused."""
+        """One of its processes, to be stopped."""
         return next(process for process in self._processes if process.name == name)
+
+    def kill(self, name: str) -> None:
+        """End one of its processes at once, as a crash would; it is started again."""
+        running = self.process(name).running
+        assert running is not None
+        running.kill()
 
     @contextlib.asynccontextmanager
     async def stopped(self, process: Process) -> AsyncIterator[None]:

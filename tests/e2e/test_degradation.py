@@ -131,7 +131,7 @@ async def test_a_gateway_killed_in_mid_turn_is_started_again_and_the_same_id_get
         return "question" in await product.model_calls(interview["interview_id"])
 
     await eventually(called)
-    product.process("gateway").kill()
+    product.kill("gateway")
     lost = await asking
     began = time.monotonic()
 
@@ -158,7 +158,7 @@ async def test_a_turn_left_behind_does_not_block_the_next_message(
         return "question" in await product.model_calls(interview["interview_id"])
 
     await eventually(called)
-    product.process("gateway").kill()
+    product.kill("gateway")
     await asking
 
     async def went_on() -> bool:
