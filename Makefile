@@ -54,5 +54,8 @@ lock: install ## resolve requirements.txt again from pyproject.toml
 bench: install ## yardstick, load, overhead and CPU per turn and process
 	$(BIN)/python -m tests.bench $(ARGS)
 
+# As root PostgreSQL may keep its data where its user reaches it: .data/postgres/elsewhere is a link to there.
 clean: ## remove .venv, .data and caches
+	@elsewhere=$$(readlink .data/postgres/elsewhere) || exit 0; \
+		case "$$elsewhere" in /*/colloquy-postgres-*) echo "rm -rf $$elsewhere"; rm -rf "$$elsewhere";; esac
 	rm -rf .venv .data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
