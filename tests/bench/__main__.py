@@ -22,7 +22,7 @@ from typing import TextIO
 import aiohttp
 
 from libs.postgres.errors import LaunchError
-from services.cli.supervisor import SupervisorError
+from services.cli.errors import CommandError
 from tests.bench import measurement, product, report
 from tests.bench.children import BenchError
 from tests.bench.measurement import Measurement
@@ -48,7 +48,7 @@ def main() -> int:
             Path(arguments.json).write_bytes(document)
     except KeyboardInterrupt:
         return 130
-    except (BenchError, SupervisorError, LaunchError, aiohttp.ClientError, OSError) as error:
+    except (BenchError, CommandError, LaunchError, aiohttp.ClientError, OSError) as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
     return 0

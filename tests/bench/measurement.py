@@ -38,7 +38,7 @@ class Cpu:
     """Milliseconds of CPU for each turn, by process; `product` is their sum without the simulator and the generator.
 
     yardsticks: `product` as a multiple of the yardstick's mean.
-    busy_cores: of the machine's, by everything here, on average.
+    busy_cores: of the machine's, by everything here, on average; other_cores by everybody else, the host included.
     """
 
     by_process: Mapping[str, float]
@@ -47,6 +47,7 @@ class Cpu:
     yardstick_after: float
     yardsticks: float
     busy_cores: float
+    other_cores: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,11 @@ async def measure(product: Product, http: aiohttp.ClientSession, workload: Workl
         await product.forget_calls()
         work_before = await accounting.work_done(http, product.metrics_urls)
         pids = {**product.pids, "generator": generator.pid}
-        cpu_before = accounting.cpu_ms(pids)
+        machine_before, cpu_before = accounting.machine_ms(), accounting.cpu_ms(pids)
         await generator.tell(b"go")
         await generator.hear(b"done")
         await asyncio.sleep(SETTLE_SECONDS)
-        cpu_after = accounting.cpu_ms(pids)
+        cpu_after, machine_after = accounting.cpu_ms(pids), accounting.machine_ms()
         if product.pids != {name: pid for name, pid in pids.items() if name != "generator"}:
             raise BenchError("a process was started again during the measurement")
         work_after = await accounting.work_done(http, product.metrics_urls)
@@ -106,6 +107,7 @@ async def measure(product: Product, http: aiohttp.ClientSession, workload: Workl
     answered = len(seen.turns)
     by_process = figures.per_turn(cpu_before, cpu_after, answered)
     mine = sum(cpu_ms for name, cpu_ms in by_process.items() if name not in EXCLUDED)
+    busy_cores = sum(by_process.values()) * answered / 1000 / seen.seconds
     return Measurement(
         workload=workload,
         answered=answered,
@@ -124,7 +126,8 @@ async def measure(product: Product, http: aiohttp.ClientSession, workload: Workl
             yardstick_before=yardstick_before,
             yardstick_after=yardstick_after,
             yardsticks=figures.in_yardsticks(mine, yardstick_before, yardstick_after),
-            busy_cores=sum(by_process.values()) * answered / 1000 / seen.seconds,
+            busy_cores=busy_cores,
+            other_cores=max(0.0, (machine_after - machine_before) / 1000 / seen.seconds - busy_cores),
         ),
         work=figures.work(work_before, work_after, answered),
     )

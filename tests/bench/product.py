@@ -5,7 +5,6 @@ environment reaches it, so that two runs measure the same.
 """
 
 import socket
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -22,9 +21,10 @@ from libs.identity.minting import mint
 from libs.postgres.launcher import EmbeddedPostgres
 from migrations.heads import CONTEXTS
 from migrations.migrator import migrate
-from services.cli import environment, stack
+from services.cli import database, environment, stack
 from services.cli.environment import SERVICES
-from services.cli.supervisor import Process, Supervisor
+from services.cli.process import Process
+from services.cli.supervisor import Supervisor
 from tests.bench.children import BenchError
 from tests.bench.figures import ModelCall
 from tests.bench.workloads import Workload
@@ -130,7 +130,7 @@ def ground(inherited: Mapping[str, str]) -> Iterator[Ground]:
         settled = environment.with_defaults({**kept, **_addresses(), "COLLOQUY_MIN_TURN_INTERVAL_MS": "0"}, data)
         for context, dsn in postgres.roles(CONTEXTS).items():
             settled[f"COLLOQUY_{context.upper()}_DATABASE_URL"] = dsn
-        migrate(stack.database_urls(settled))
+        migrate(database.database_urls(settled))
         assert postgres.pid is not None
         yield Ground(settled, data, postgres.pid)
 
@@ -142,7 +142,7 @@ async def running(on: Ground, http: aiohttp.ClientSession) -> AsyncIterator[Prod
     Raises:
         SupervisorError: one of them does not start.
     """
-    processes = _processes(on)
+    processes = stack.processes(on.environment, on.data / "logs")
     supervisor = Supervisor(processes)
     try:
         await supervisor.start()
@@ -151,24 +151,9 @@ async def running(on: Ground, http: aiohttp.ClientSession) -> AsyncIterator[Prod
         await supervisor.stop()
 
 
-def _processes(on: Ground) -> list[Process]:
-    logs = on.data / "logs"
-    simulator = on.environment[environment.SIMULATOR_LISTEN]
-    given = {**on.environment, "OPENAI_BASE_URL": f"http://{simulator}/v1"}
-    command = [sys.executable, "-m", "services.simulator", "--port", simulator.rpartition(":")[2]]
-    processes = [Process("simulator", command, given, logs / "simulator.log", f"http://{simulator}/v1/models")]
-    for service in SERVICES:
-        ready = f"http://{given[service.metrics_listen]}/readyz"
-        command = [sys.executable, "-m", service.module]
-        processes.append(Process(service.name, command, given, logs / f"{service.name}.log", ready))
-    return processes
-
-
 def _addresses() -> dict[str, str]:
     """An address with a free port for everything that listens; all of them are held until the last is found."""
-    names = [environment.SIMULATOR_LISTEN]
-    for service in SERVICES:
-        names += [service.listen, service.metrics_listen]
+    names = environment.addresses()
     with ExitStack() as held:
         sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
         return {name: f"127.0.0.1:{taken.getsockname()[1]}" for name, taken in zip(names, sockets, strict=True)}

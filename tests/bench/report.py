@@ -32,8 +32,9 @@ def _summary(it: Measurement) -> Iterator[str]:
     yield f"{it.workload.name}: {it.workload.described()}"
     yield (
         f"{it.answered} turns in {it.seconds:.1f} s: {it.turns_per_second:.1f} turns/s; "
-        f"{it.interviews} interviews started; {it.cpu_ms.busy_cores:.2f} of {os.cpu_count()} cores busy"
+        f"{it.interviews} interviews started"
     )
+    yield f"of {os.cpu_count()} cores {it.cpu_ms.busy_cores:.2f} were busy here, {it.cpu_ms.other_cores:.2f} elsewhere"
     yield f"errors: {_counts(it.errors)}; degraded: {_counts(it.degraded)}; behind their pace: {it.behind}"
     if it.complaints:
         yield f"logged above info: {_counts(it.complaints)}"
