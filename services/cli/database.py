@@ -49,11 +49,9 @@ def database_urls(given: Mapping[str, str]) -> dict[str, str]:
     env = Env(given)
     urls = {context: env.secret(_variable(context), otherwise=COMMON_URL) for context in CONTEXTS}
     env.check()
-    wrong = [context for context, url in urls.items() if not _is_database_url(url)]
+    wrong = {_named(given, context): None for context, url in urls.items() if not _is_database_url(url)}
     if wrong:
-        raise ConfigError(
-            [f"the database URL of {context} must be postgresql://user:password@host:port/name" for context in wrong]
-        )
+        raise ConfigError([f"{name} must be postgresql://user:password@host:port/name" for name in wrong])
     return urls
 
 
@@ -93,6 +91,11 @@ async def _start_again(postgres: EmbeddedPostgres) -> None:
 
 def _variable(context: str) -> str:
     return f"COLLOQUY_{context.upper()}_DATABASE_URL"
+
+
+def _named(given: Mapping[str, str], context: str) -> str:
+    """The variable that a context's DSN came from."""
+    return _variable(context) if environment.is_set(given, _variable(context)) else COMMON_URL
 
 
 def _is_database_url(url: str) -> bool:

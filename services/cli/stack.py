@@ -11,7 +11,7 @@ from libs.postgres.launcher import EmbeddedPostgres
 from libs.runtime.config import ConfigError, Env
 from services.cli import database, environment, terminal
 from services.cli.database import database_urls as database_urls
-from services.cli.supervisor import Process, Supervisor, tell
+from services.cli.supervisor import Process, Supervisor, tell, until_ports_free
 
 
 def run(given: Mapping[str, str], data: Path, *, demo: bool) -> int:
@@ -25,6 +25,7 @@ def run(given: Mapping[str, str], data: Path, *, demo: bool) -> int:
         tell(f"starting; the logs are in {data / 'logs'}")
         data.mkdir(parents=True, exist_ok=True)
         settled = environment.with_defaults(given, data)
+        asyncio.run(until_ports_free(processes(settled, data / "logs")))  # before a database is made for nothing
         with database.opened(settled, data) as postgres:
             database.migrate(database_urls(settled))
             asyncio.run(_serve(settled, data, postgres, demo=demo))

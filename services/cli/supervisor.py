@@ -24,6 +24,15 @@ def tell(line: str) -> None:
         sys.stdout.flush()
 
 
+async def until_ports_free(processes: Sequence[Process]) -> None:
+    """Return once every port is free; on one that is not, a stranger would answer that our process is ready.
+
+    Raises:
+        SupervisorError: one stays taken for two seconds.
+    """
+    await _together(_until_free(process) for process in processes)
+
+
 class Supervisor:
     """Runs processes from `start` until `stop`."""
 
@@ -36,8 +45,7 @@ class Supervisor:
         Raises:
             SupervisorError: a port is taken, a process ended, or did not become ready in time.
         """
-        # Before the first is started, since on a taken port a stranger would answer that it is ready.
-        await _together(_until_free(process) for process in self._processes)
+        await until_ports_free(self._processes)
         await _together(_until_ready(process) for process in self._processes)
         for process in self._processes:
             process.raise_if_ended()

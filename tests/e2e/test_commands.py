@@ -169,7 +169,7 @@ async def test_migrate_says_all_that_it_needs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgres:/ada:secret@127.0.0.1", "the database URL of session must be postgresql://"),
+        ("postgres:/ada:secret@127.0.0.1", "COLLOQUY_DATABASE_URL must be postgresql://"),
         ("postgresql://ada:secret@127.0.0.1:1/x", "the database cannot be used: "),
     ],
 )
