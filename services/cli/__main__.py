@@ -34,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="colloquy", description="AI interviews and chats, one turn at a time.")
-    parser.add_argument("--data", type=Path, default=environment.DATA, help="where `run` keeps its data, keys and logs (%(default)s)")
+    parser.add_argument(
+        "--data", type=Path, default=environment.DATA, help="where `run` keeps its data, keys and logs (%(default)s)"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="start everything here, play a short interview, stay until Ctrl-C")
     run.add_argument("--no-demo", action="store_true", help="do not play the interview")
@@ -44,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     interview = commands.add_parser("interview", help="be interviewed in the terminal")
     interview.add_argument("--plan", help="the interview's plan (else the product's default)")
     interview.add_argument("--name", help="the candidate's name")
-    interview.add_argument("--script", type=Path, metavar="FILE", help="play a file of answers, one a line, instead of asking")
+    interview.add_argument(
+        "--script", type=Path, metavar="FILE", help="play a file of answers, one a line, instead of asking"
+    )
     commands.add_parser("chat", help="chat in the terminal")
     token = commands.add_parser("token", help="print a token and nothing else")
     token.add_argument("--sub", required=True, help="the subject: who owns what the token creates")
