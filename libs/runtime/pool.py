@@ -13,6 +13,8 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from libs.runtime.config import ConfigError
+
 WAIT_SECONDS = 1.0
 CONNECT_SECONDS = 2
 
@@ -33,7 +35,7 @@ class Pool:
     def __init__(self, dsn: str, size: int, application_name: str, statement_timeout_ms: int) -> None:
         scheme, _, rest = dsn.partition("://")
         if scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
-            raise ValueError("a database URL starts with postgresql://")
+            raise ConfigError([f"the database URL of {application_name} must start with postgresql://"])
         self._engine = create_async_engine(
             f"postgresql+psycopg://{rest}",
             isolation_level="AUTOCOMMIT",
