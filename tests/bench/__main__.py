@@ -36,7 +36,9 @@ def main() -> int:
     workloads = _workloads(arguments)
     if any(it.sessions < 1 or it.turns < 1 or it.warmup < 0 or it.pace_seconds < 0 for it in workloads):
         parser.error("--sessions and --turns must be at least 1, --warmup and --pace at least 0")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # so that both end all in order
+    if arguments.json not in (None, "-") and not Path(arguments.json).absolute().parent.is_dir():
+        parser.error(f"--json: there is no directory for {arguments.json}")  # now, not when all is measured
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends all in order, as Ctrl-C does
     out = sys.stderr if arguments.json == "-" else sys.stdout
     try:
         with product.ground(os.environ) as ground:
