@@ -10,7 +10,7 @@ import orjson
 
 from tests.bench import accounting, figures, yardstick
 from tests.bench.children import BenchError, child
-from tests.bench.figures import Spread, Turn, Work
+from tests.bench.figures import Spread, Tally, Turn, Work
 from tests.bench.generator import Order, Seen
 from tests.bench.product import Product
 from tests.bench.workloads import Workload
@@ -74,6 +74,15 @@ class Measurement:
     work: Mapping[str, Work]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What everybody had used and done at one moment."""
+
+    machine_ms: float
+    cpu_ms: Mapping[str, float]
+    work: Mapping[str, Tally]
+
+
 async def measure(product: Product, http: aiohttp.ClientSession, workload: Workload) -> Measurement:
     """Put the load on the product.
 
@@ -83,31 +92,12 @@ async def measure(product: Product, http: aiohttp.ClientSession, workload: Workl
     yardstick_before = await yardstick.measured_ms()
     await product.set_model(workload)
     complaints_before = product.complaints()
-    async with child("tests.bench.generator") as generator:
-        order = Order(product.url, product.tokens(workload.sessions), workload)
-        await generator.tell(orjson.dumps(order))
-        await generator.hear(b"warm")
-        await asyncio.sleep(SETTLE_SECONDS)
-        await product.forget_calls()
-        work_before = await accounting.work_done(http, product.metrics_urls)
-        pids = {**product.pids, "generator": generator.pid}
-        machine_before, cpu_before = accounting.machine_ms(), accounting.cpu_ms(pids)
-        await generator.tell(b"go")
-        await generator.hear(b"done")
-        await asyncio.sleep(SETTLE_SECONDS)
-        cpu_after, machine_after = accounting.cpu_ms(pids), accounting.machine_ms()
-        if product.pids != {name: pid for name, pid in pids.items() if name != "generator"}:
-            raise BenchError("a process was started again during the measurement")
-        work_after = await accounting.work_done(http, product.metrics_urls)
-        seen = Seen.read(await generator.rest())
+    seen, before, after = await _put(product, http, workload)
     if not seen.turns:
         raise BenchError(f"not one turn was answered: {dict(seen.errors)}, {dict(product.complaints())}")
     waited = figures.overhead(seen.turns, await product.calls())
     yardstick_after = await yardstick.measured_ms()
     answered = len(seen.turns)
-    by_process = figures.per_turn(cpu_before, cpu_after, answered)
-    mine = sum(cpu_ms for name, cpu_ms in by_process.items() if name not in EXCLUDED)
-    busy_cores = sum(by_process.values()) * answered / 1000 / seen.seconds
     return Measurement(
         workload=workload,
         answered=answered,
@@ -120,17 +110,30 @@ async def measure(product: Product, http: aiohttp.ClientSession, workload: Workl
         not_joined={"degraded": waited.degraded, "late": waited.late, "unknown": waited.unjoined},
         complaints=product.complaints() - complaints_before,
         ms=_times(seen, waited),
-        cpu_ms=Cpu(
-            by_process=by_process,
-            product=mine,
-            yardstick_before=yardstick_before,
-            yardstick_after=yardstick_after,
-            yardsticks=figures.in_yardsticks(mine, yardstick_before, yardstick_after),
-            busy_cores=busy_cores,
-            other_cores=max(0.0, (machine_after - machine_before) / 1000 / seen.seconds - busy_cores),
-        ),
-        work=figures.work(work_before, work_after, answered),
+        cpu_ms=_cpu(seen, before, after, yardstick_before, yardstick_after),
+        work=figures.work(before.work, after.work, answered),
     )
+
+
+async def _put(product: Product, http: aiohttp.ClientSession, workload: Workload) -> tuple[Seen, _Reading, _Reading]:
+    """Warm up, then run the load between two readings."""
+    async with child("tests.bench.generator") as generator:
+        order = Order(product.url, product.tokens(workload.sessions), workload)
+        await generator.tell(orjson.dumps(order))
+        await generator.hear(b"warm")
+        await asyncio.sleep(SETTLE_SECONDS)
+        await product.forget_calls()
+        pids = {**product.pids, "generator": generator.pid}
+        work = await accounting.work_done(http, product.metrics_urls)
+        before = _Reading(accounting.machine_ms(), accounting.cpu_ms(pids), work)
+        await generator.tell(b"go")
+        await generator.hear(b"done")
+        await asyncio.sleep(SETTLE_SECONDS)
+        machine_ms, cpu_ms = accounting.machine_ms(), accounting.cpu_ms(pids)
+        if {**product.pids, "generator": generator.pid} != pids:
+            raise BenchError("a process was started again during the measurement")
+        after = _Reading(machine_ms, cpu_ms, await accounting.work_done(http, product.metrics_urls))
+        return Seen.read(await generator.rest()), before, after
 
 
 def as_json(measurements: Iterable[Measurement], machine: Mapping[str, str]) -> bytes:
@@ -138,6 +141,22 @@ def as_json(measurements: Iterable[Measurement], machine: Mapping[str, str]) -> 
     return orjson.dumps(
         {"machine": machine, "measurements": list(measurements)},
         option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
+    )
+
+
+def _cpu(seen: Seen, before: _Reading, after: _Reading, yardstick_before: float, yardstick_after: float) -> Cpu:
+    answered = len(seen.turns)
+    by_process = figures.per_turn(before.cpu_ms, after.cpu_ms, answered)
+    mine = sum(cpu_ms for name, cpu_ms in by_process.items() if name not in EXCLUDED)
+    busy_cores = sum(by_process.values()) * answered / 1000 / seen.seconds
+    return Cpu(
+        by_process=by_process,
+        product=mine,
+        yardstick_before=yardstick_before,
+        yardstick_after=yardstick_after,
+        yardsticks=figures.in_yardsticks(mine, yardstick_before, yardstick_after),
+        busy_cores=busy_cores,
+        other_cores=max(0.0, (after.machine_ms - before.machine_ms) / 1000 / seen.seconds - busy_cores),
     )
 
 
