@@ -280,12 +280,16 @@ class Composition:
         if not claim.streamed:
             return (await call(self._contexts.llm.Generate, request, cap_ms)).call
         wanted = llm_pb2.StreamGenerateRequest(call=request)
+        made = None
         async with aclosing(stream(self._contexts.llm.StreamGenerate, wanted, cap_ms)) as events:
-            async for event in events:
+            async for event in events:  # to its end: leaving after `done` would cancel a call that has succeeded
                 if event.HasField("done"):
-                    return event.done.call
-                live.write(event.delta)
-        raise Unavailable
+                    made = event.done.call
+                else:
+                    live.write(event.delta)
+        if made is None:
+            raise Unavailable
+        return made
 
 
 def reply_of(made: llm_pb2.Call) -> Reply | None:

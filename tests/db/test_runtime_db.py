@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from libs.postgres.launcher import EmbeddedPostgres
 from libs.runtime import telemetry
+from libs.runtime.config import ConfigError
 from libs.runtime.db import Database, DatabaseError, SerializationFailure, Session, Statement, UniqueViolation
 from libs.runtime.errors import Unavailable
 from tests.conftest import FreshDatabase
@@ -359,7 +360,7 @@ async def test_a_server_that_is_not_there_is_unavailable_and_the_password_is_not
 
 
 async def test_a_url_of_something_else_is_refused() -> None:
-    with pytest.raises(ValueError, match="postgresql://"):
+    with pytest.raises(ConfigError, match="postgresql://"):
         Database("mysql://localhost/x", "wrong")
 
 
