@@ -31,8 +31,8 @@ class Recovery:
         self._settling = settling
         self._background = background
 
-    async def repair(self, session_id: str, expired: history_pb2.OtherTurn) -> None:
-        """End the expired turn, so that the session can go on.
+    async def repair(self, session_id: str, expired: history_pb2.OtherTurn) -> bool:
+        """End the expired turn, so that the session can go on; whether it was this repair that ended it.
 
         Raises:
             TurnInProgress: its model call is still under way.
@@ -47,6 +47,7 @@ class Recovery:
         if ended:
             telling.TURNS_RECOVERED.labels(how).inc()
             telemetry.logger().info("turn_recovered", session_id=session_id, turn_id=expired.turn_id, how=how)
+        return ended
 
     async def _commit(self, claim: Claim, reply: Reply) -> bool:
         final = reply.choice.final and claim.is_interview

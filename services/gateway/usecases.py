@@ -141,8 +141,8 @@ class Turns:
                     case _:
                         if begun.other_turn.lease_left_ms > 0:
                             raise TurnInProgress(begun.other_turn.lease_left_ms)
-                        await self._recovery.repair(message.session_id, begun.other_turn)
-                        continue
+                        if await self._recovery.repair(message.session_id, begun.other_turn):
+                            continue
                 await self._follow(live)
                 watch, caller_left_ms = Stopwatch(), int(live.wanted_ms()) + domain.CALLER_RESERVE_MS
         except ColloquyError as error:

@@ -62,6 +62,7 @@ class Ledger(history_pb2_grpc.HistoryServiceServicer):
     replies: list[str] = field(default_factory=list)
     slow_ms: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+    commits: "history_pb2.CommitTurnResponse.Outcome.ValueType" = history_pb2.CommitTurnResponse.OUTCOME_COMMITTED
 
     async def BeginTurn(  # noqa: N802
         self, request: history_pb2.BeginTurnRequest, context: grpc.aio.ServicerContext[object, object]
@@ -80,9 +81,12 @@ class Ledger(history_pb2_grpc.HistoryServiceServicer):
         self, request: history_pb2.CommitTurnRequest, context: grpc.aio.ServicerContext[object, object]
     ) -> history_pb2.CommitTurnResponse:
         self.replies.append(request.reply_text)
-        return history_pb2.CommitTurnResponse(
-            outcome=history_pb2.CommitTurnResponse.OUTCOME_COMMITTED, turn=COMMITTED, rev=3
-        )
+        return history_pb2.CommitTurnResponse(outcome=self.commits, turn=COMMITTED, rev=3)
+
+    async def ListTurns(  # noqa: N802
+        self, request: history_pb2.ListTurnsRequest, context: grpc.aio.ServicerContext[object, object]
+    ) -> history_pb2.ListTurnsResponse:
+        return history_pb2.ListTurnsResponse(turns=[LAST], head=HEAD)
 
 
 @pytest_asyncio.fixture
@@ -215,3 +219,15 @@ async def test_a_refusal_is_passed_on_as_it_is(turns: Turns, ledger: Ledger, ref
         await turns.submit(MESSAGE)
 
     assert caught.value.retry_after_ms == refusal.retry_after_ms
+
+
+async def test_a_repair_that_somebody_else_forestalls_is_no_busy_loop(turns: Turns, ledger: Ledger) -> None:
+    expired = history_pb2.OtherTurn(turn_id="other", fence=1, turn=history_pb2.Turn(turn_id="other", base_seq=1))
+    ledger.script = [history_pb2.BeginTurnResponse(other_turn=expired)]
+    ledger.commits = history_pb2.CommitTurnResponse.OUTCOME_FENCED
+
+    with context.serving(budget_ms=1050), pytest.raises(TurnInProgress):
+        await turns.submit(MESSAGE)
+
+    assert ledger.replies[0] == "What next?"
+    assert len(ledger.claims) <= 14

@@ -656,7 +656,7 @@ class SubmitTurnResponse(_message.Message):
     TURN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
     replayed: _builtins.bool
-    """Whether the turn was committed before this request came."""
+    """Whether another request with this id made the turn."""
     @_builtins.property
     def turn(self) -> Global___Turn:
         """The turn, the same bytes for every request with its id."""
