@@ -1,0 +1,131 @@
+"""The links of the fault suite, on real sockets: what they carry, and how they fail."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from tests.chaos.proxy import Proxy
+
+PATIENCE_SECONDS = 10.0
+MEGABYTE = b"0123456789abcdef" * 65_536
+
+
+@dataclass
+class Wire:
+    """A connection through a proxy to a server that sends back what it gets, and its end."""
+
+    proxy: Proxy
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def echoed(self, data: bytes) -> bytes:
+        self.writer.write(data)
+        return await asyncio.wait_for(self.reader.readexactly(len(data)), PATIENCE_SECONDS)
+
+
+async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def connected(proxy: Proxy) -> AsyncIterator[Wire]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    try:
+        yield Wire(proxy, reader, writer)
+    finally:
+        writer.close()
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[Proxy]:
+    server = await asyncio.start_server(_echo, "127.0.0.1", 0)
+    async with server, Proxy(server.sockets[0].getsockname()) as running:
+        yield running
+
+
+@pytest.fixture
+async def wire(proxy: Proxy) -> AsyncIterator[Wire]:
+    async with connected(proxy) as made:
+        yield made
+
+
+async def test_bytes_arrive_as_they_were_sent(wire: Wire) -> None:
+    assert await wire.echoed(MEGABYTE) == MEGABYTE
+
+
+async def test_an_end_is_passed_on_and_the_other_direction_goes_on(wire: Wire) -> None:
+    wire.writer.write(b"last")
+    wire.writer.write_eof()
+
+    assert await asyncio.wait_for(wire.reader.read(), PATIENCE_SECONDS) == b"last"
+
+
+async def test_a_server_that_is_not_there_cuts_the_connection() -> None:
+    server = await asyncio.start_server(_echo, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    server.close()
+    await server.wait_closed()
+
+    async with Proxy(address) as proxy, connected(proxy) as wire:
+        await _until_cut(wire)
+
+        assert proxy.counted["reset"] == 0
+
+
+async def test_a_delaying_link_delivers_late_and_in_order(wire: Wire) -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    with wire.proxy.delaying(0.05):
+        for number in range(20):
+            wire.writer.write(b"%02d" % number)
+            await asyncio.sleep(0.001)
+    wire.writer.write(b"end")
+    arrived = await asyncio.wait_for(wire.reader.readexactly(43), PATIENCE_SECONDS)
+
+    assert arrived == b"".join(b"%02d" % number for number in range(20)) + b"end"
+    assert loop.time() - began >= 0.05
+    assert wire.proxy.counted["delayed"] > 0
+
+
+async def test_a_cut_link_resets_what_is_open_and_what_is_opened_and_works_again_afterwards(wire: Wire) -> None:
+    await wire.echoed(b"open")
+
+    with wire.proxy.cutting():
+        await _until_cut(wire)
+        async with connected(wire.proxy) as another:
+            await _until_cut(another)
+
+    assert wire.proxy.counted["reset"] == 2
+    async with connected(wire.proxy) as later:
+        assert await later.echoed(b"again") == b"again"
+
+
+async def test_a_half_open_connection_carries_nothing_and_is_not_closed_while_new_ones_work(wire: Wire) -> None:
+    await wire.echoed(b"open")
+
+    with wire.proxy.swallowing():
+        wire.writer.write(b"lost")
+        async with connected(wire.proxy) as another:
+            assert await another.echoed(b"new") == b"new"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(wire.reader.read(1), 0.1)
+        assert not wire.reader.at_eof()
+
+    await _until_cut(wire)
+    assert wire.proxy.counted["swallowed"] > 0
+
+
+async def _until_cut(wire: Wire) -> None:
+    with pytest.raises(ConnectionResetError):  # a mere close would be an IncompleteReadError
+        await asyncio.wait_for(wire.reader.readexactly(1), PATIENCE_SECONDS)
