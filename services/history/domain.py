@@ -46,7 +46,7 @@ class Head:
     """The state of a stream outside its turns.
 
     `active_turn`, `claim_id` and `lease_until` are the claim that is held, all None where there is none. `rev` and
-    `fence` are those of the last write. An erased stream is never read into a Head.
+    `fence` are those of the last write. What Erase has cleared, `personal_facts` and `fingerprint`, is empty.
     """
 
     session_id: SessionId
@@ -70,6 +70,7 @@ class Head:
     sealed_at: datetime | None
     created_at: datetime
     digest: Digest
+    erased: bool
 
     @property
     def sealed(self) -> bool:

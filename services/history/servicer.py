@@ -71,8 +71,10 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         head = await self._history.seal_stream(wire.session_id(request.session_id), wire.viewer(request.viewer))
         return pb.SealStreamResponse(head=wire.head(head))
 
-    async def EraseStream(self, _request: pb.EraseStreamRequest, _: _Context) -> pb.EraseStreamResponse:
-        raise Unimplemented("EraseStream comes with the erase protocol.")
+    async def EraseStream(self, request: pb.EraseStreamRequest, _: _Context) -> pb.EraseStreamResponse:
+        context.bind(session_id=request.session_id)
+        head = await self._history.erase_stream(wire.session_id(request.session_id), wire.viewer(request.viewer))
+        return pb.EraseStreamResponse(head=wire.head(head))
 
     async def ListUnsettled(self, _request: pb.ListUnsettledRequest, _: _Context) -> pb.ListUnsettledResponse:
         raise Unimplemented("ListUnsettled comes with the sweep.")

@@ -2,9 +2,10 @@
 
 A statement reads rows as they were when it began, and may then wait for a lock. It is right all the same, because every
 write to a stream or to one of its turns begins by updating the stream's row, and demands there what cannot hold if
-anything it has read has changed meanwhile: `claim`, `take_over`, `supersede` and `seal` the `rev` that their decision
-was made on, which grows with every write; `commit` and `release` the fence of a claim that is still held. Where the
-demand is not met nothing changes, and the caller reads again.
+anything it has read has changed meanwhile: `claim`, `take_over`, `supersede`, `seal` and `erase` the `rev` that their
+decision was made on, which grows with every write; `commit` and `release` the fence of a claim that is still held.
+Where the demand is not met nothing changes, and the caller reads again. Each also demands that the stream is not
+erased, so nothing written late brings back what an erase has cleared.
 
 `statement_timestamp()` is the clock of every write: one value throughout the statement.
 """
@@ -19,15 +20,16 @@ from libs.runtime.db import Statement
 _HEAD: Final = """s.session_id, s.owner_id, s.tenant_id, s.kind, s.facts, s.personal_facts,
     s.fingerprint AS stream_fingerprint, s.max_turns, s.min_interval_ms, s.lease_ms, s.last_seq,
     s.fence AS stream_fence, s.rev, s.acked_rev, s.active_turn, s.claim_id, s.lease_until, s.last_begin_at,
-    s.sealed_at, s.created_at, s.head_digest"""
-HEAD_COLUMNS: Final = 21
+    s.sealed_at, s.created_at, s.head_digest, s.erased"""
+HEAD_COLUMNS: Final = 22
 TURN_AT: Final = 1 + HEAD_COLUMNS  # in rows that begin with the time
 _TURN: Final = """t.turn_id, t.request_id, t.fingerprint, t.state, t.reason, t.fence, t.base_seq, t.seq, t.user_text,
     t.reply_text, t.item_answered, t.item_asked, t.record, t.digest, t.begun_at, t.committed_at,
     (SELECT p.digest FROM history.turns p WHERE p.session_id = t.session_id AND p.seq = t.seq - 1) AS previous_digest"""
 TURN_COLUMNS: Final = 17
-_VISIBLE: Final = """NOT s.erased AND (%(any_owner)s OR s.owner_id = %(owner_id)s)
+_THEIRS: Final = """(%(any_owner)s OR s.owner_id = %(owner_id)s)
         AND (%(kind)s::text IS NULL OR s.kind = %(kind)s)"""
+_VISIBLE: Final = f"NOT s.erased AND {_THEIRS}"
 
 OPEN: Final = Statement(
     "history_open",
@@ -191,6 +193,10 @@ TURN_AND_HEAD: Final = Statement(
     """,
 )
 
+HEAD: Final = Statement(
+    "history_head", f"SELECT {_HEAD} FROM history.streams s WHERE s.session_id = %(session_id)s AND {_THEIRS}"
+)
+
 # What is pending is the active turn, else that of the last claim given back on this base. One stream and many have a
 # statement each: for `= ANY` the planner makes a plan of its own each time, which costs three times the reading.
 _SIGHT: Final = f"""
@@ -249,6 +255,30 @@ SEAL: Final = Statement(
         UPDATE history.turns t SET state = 'FAILED', reason = 'SESSION_CLOSED'
         FROM s
         WHERE t.session_id = %(session_id)s AND (t.turn_id = %(active_turn)s OR t.state = 'ABANDONED')
+    )
+    SELECT {_HEAD} FROM s
+    """,
+)
+
+# Every turn of the session loses what it says. The chain still verifies, for it is made of `content`: a hash against
+# which nobody can test a guess once the salt is gone. Ids, counts and times are not personal.
+ERASE: Final = Statement(
+    "history_erase",
+    f"""
+    WITH s AS (
+        UPDATE history.streams
+        SET erased = true, personal_facts = NULL, fingerprint = NULL, salt = NULL, sealed = true,
+            sealed_at = coalesce(sealed_at, statement_timestamp()), fence = fence + 1, rev = rev + 1,
+            active_turn = NULL, claim_id = NULL, lease_until = NULL
+        WHERE session_id = %(session_id)s AND rev = %(rev)s AND NOT erased
+        RETURNING *
+    ), t AS (
+        UPDATE history.turns t
+        SET user_text = NULL, reply_text = NULL, record = NULL, fingerprint = NULL,
+            state = CASE WHEN t.state IN ('RUNNING', 'ABANDONED') THEN 'FAILED' ELSE t.state END,
+            reason = CASE WHEN t.state IN ('RUNNING', 'ABANDONED') THEN 'SESSION_CLOSED' ELSE t.reason END
+        FROM s
+        WHERE t.session_id = %(session_id)s
     )
     SELECT {_HEAD} FROM s
     """,

@@ -1,6 +1,6 @@
 """The ledger's tables: each function sends one statement, which is one transaction, and turns rows into values."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,6 @@ from services.history.domain import (
     Digest,
     Fence,
     Head,
-    Kind,
     Rev,
     SessionId,
     Turn,
@@ -22,6 +21,7 @@ from services.history.domain import (
     TurnState,
     WindowMessage,
 )
+from services.history.rows import head_of, messages_of, turn_of
 
 
 class ItemAlreadyAsked(Exception):  # noqa: N818 (an outcome, not a failure)
@@ -90,7 +90,7 @@ class Store:
                 "lease_left_ms": new.lease_ms if opening else None,
             },
         )
-        return row and _head(row)
+        return row and head_of(row)
 
     async def standing(
         self, session_id: SessionId, viewer: Viewer, request: Request, window_messages: int
@@ -106,15 +106,15 @@ class Store:
         rows = await self._db.all(statements.STANDING, params)
         if not rows:
             return None
-        now, head = rows[0][0], _head(rows[0][1:])
-        turns = [turn for row in rows if (turn := _turn(row[statements.TURN_AT :], session_id))]
+        now, head = rows[0][0], head_of(rows[0][1:])
+        turns = [turn for row in rows if (turn := turn_of(row[statements.TURN_AT :], session_id))]
         return Standing(
             now=now,
             head=head,
             same=next((turn for turn in turns if turn.request_id == request.request_id), None),
             active=next((turn for turn in turns if turn.turn_id == head.active_turn), None),
             last=next((turn for turn in turns if turn.seq and turn.seq == head.last_seq), None),
-            newest_first=list(_messages(*rows[0][statements.TURN_AT + statements.TURN_COLUMNS :])),
+            newest_first=list(messages_of(*rows[0][statements.TURN_AT + statements.TURN_COLUMNS :])),
         )
 
     async def claim(
@@ -208,8 +208,13 @@ class Store:
     async def turn(self, session_id: SessionId, turn_id: TurnId) -> tuple[Head, Turn] | None:
         """A turn and the head of its stream, from one snapshot."""
         row = await self._db.one(statements.TURN_AND_HEAD, {"session_id": session_id, "turn_id": turn_id})
-        turn = row and _turn(row[statements.HEAD_COLUMNS :], session_id)
-        return (_head(row), turn) if row and turn else None
+        turn = row and turn_of(row[statements.HEAD_COLUMNS :], session_id)
+        return (head_of(row), turn) if row and turn else None
+
+    async def head(self, session_id: SessionId, viewer: Viewer) -> Head | None:
+        """The head of a stream of the viewer's, erased or not; None where there is none."""
+        row = await self._db.one(statements.HEAD, {"session_id": session_id, **_viewer(viewer)})
+        return row and head_of(row)
 
     async def stream(self, session_id: SessionId, viewer: Viewer) -> Sight | None:
         """A stream, None where there is nothing that the viewer may see."""
@@ -225,7 +230,7 @@ class Store:
     async def turns(self, session_id: SessionId, first: int, last: int) -> list[Turn]:
         """The committed turns with first <= seq <= last, ascending."""
         rows = await self._db.all(statements.TURNS, {"session_id": session_id, "first": first, "last": last})
-        return [turn for row in rows if (turn := _turn(row, session_id))]
+        return [turn for row in rows if (turn := turn_of(row, session_id))]
 
     async def acknowledge(self, settled: Sequence[tuple[SessionId, Rev]]) -> int:
         """Record that every projection has folded these streams up to a rev; how many had not moved on."""
@@ -236,21 +241,21 @@ class Store:
         """Close a stream and fail what runs or was given back there; None where it has moved on."""
         params = {"session_id": head.session_id, "rev": head.rev, "active_turn": head.active_turn}
         row = await self._db.one(statements.SEAL, params)
-        return row and _head(row)
+        return row and head_of(row)
+
+    async def erase(self, head: Head) -> Head | None:
+        """Close a stream and clear what it and its turns say; None where it has moved on."""
+        row = await self._db.one(statements.ERASE, {"session_id": head.session_id, "rev": head.rev})
+        return row and head_of(row)
 
 
 def _viewer(viewer: Viewer) -> dict[str, object]:
     return {"owner_id": viewer.owner_id, "any_owner": viewer.any_owner, "kind": viewer.kind}
 
 
-def _head(columns: Sequence[Any]) -> Head:
-    session_id, owner_id, tenant_id, kind, facts, personal_facts, *others = columns[: statements.HEAD_COLUMNS]
-    return Head(session_id, owner_id, tenant_id or "", Kind(kind), facts, personal_facts or b"", *others)
-
-
 def _sight(row: Sequence[Any]) -> Sight:
-    head = _head(row[1:])
-    return Sight(row[0], head, _turn(row[statements.TURN_AT :], head.session_id))
+    head = head_of(row[1:])
+    return Sight(row[0], head, turn_of(row[statements.TURN_AT :], head.session_id))
 
 
 def _claimed(head: Head, turn_id: TurnId, request: Request, fence: Fence, now: datetime) -> Head:
@@ -262,49 +267,3 @@ def _claimed(head: Head, turn_id: TurnId, request: Request, fence: Fence, now: d
         claim_id=request.claim_id,
         lease_until=now + timedelta(milliseconds=head.lease_ms),
     )
-
-
-def _turn(columns: Sequence[Any], session_id: SessionId) -> Turn | None:
-    """The turn of an outer join, None where it found none."""
-    (turn_id, request_id, fingerprint, state, reason, fence, base_seq, seq, user_text, reply_text) = columns[:10]
-    (item_answered, item_asked, record, digest, begun_at, committed_at, previous) = columns[
-        10 : statements.TURN_COLUMNS
-    ]
-    if turn_id is None:
-        return None
-    if seq == 1:
-        previous = stream_digest(session_id)
-    return Turn(
-        turn_id=turn_id,
-        request_id=request_id,
-        fingerprint=fingerprint,
-        state=TurnState(state),
-        reason=reason or "",
-        fence=fence,
-        base_seq=base_seq,
-        seq=seq or 0,
-        user_text=user_text,
-        reply_text=reply_text or "",
-        item_answered=item_answered or "",
-        item_asked=item_asked or "",
-        record=record or b"",
-        previous_digest=Digest(previous or b""),
-        digest=Digest(digest or b""),
-        begun_at=begun_at,
-        committed_at=committed_at,
-    )
-
-
-def _messages(
-    user_texts: Sequence[str | None] | None,
-    user_tokens: Sequence[int],
-    reply_texts: Sequence[str],
-    reply_tokens: Sequence[int],
-) -> Iterator[WindowMessage]:
-    """The messages of the newest turns, newest first: in a turn the reply is the newer."""
-    for user, user_count, reply, reply_count in zip(
-        user_texts or (), user_tokens or (), reply_texts or (), reply_tokens or (), strict=True
-    ):
-        yield WindowMessage(False, reply, reply_count)
-        if user is not None:
-            yield WindowMessage(True, user, user_count)

@@ -183,6 +183,17 @@ class History:
                 return closed
         raise Unavailable
 
+    async def erase_stream(self, session_id: SessionId, viewer: Viewer) -> Head:
+        """Clear what a session says; the head that is left of it, also where it was erased before."""
+        for _ in range(_MAX_ATTEMPTS):
+            head = await self._store.head(session_id, viewer)
+            if head is None:
+                raise NotFound
+            left = head if head.erased else await self._store.erase(head)
+            if left is not None:
+                return left
+        raise Unavailable
+
     async def _begin(
         self, standing: Standing, request: admission.Request, text: str, limit: WindowLimit
     ) -> Begun | None:

@@ -1,6 +1,6 @@
 """A ledger on a real database, for the tests of history: its use cases, its tables, and the protocol's invariants."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, LiteralString
@@ -18,12 +18,7 @@ from services.history.store import Store
 from services.history.usecases import CommitResult, History, Opened, Owner
 
 ALICE = Viewer(OwnerId("alice"), any_owner=False, kind=None)
-ERASE = Statement(
-    "erase",
-    "UPDATE history.streams SET erased = true, sealed = true, sealed_at = now(), fence = fence + 1, rev = rev + 1,"
-    " active_turn = NULL, claim_id = NULL, lease_until = NULL, personal_facts = NULL, fingerprint = NULL, salt = NULL"
-    " WHERE session_id = %(session_id)s",
-)
+OPERATOR = Viewer(OwnerId("operator"), any_owner=True, kind=None)
 Connection = psycopg.AsyncConnection[DictRow]
 
 
@@ -75,6 +70,13 @@ def owner(answer: object) -> Owner:
     return held
 
 
+def cleared(stream: DictRow, turns: Sequence[DictRow]) -> Iterator[tuple[DictRow, Sequence[str]]]:
+    """The rows of a session, each with those of its columns that Erase clears."""
+    yield stream, ("personal_facts", "fingerprint", "salt", "active_turn", "claim_id", "lease_until")
+    for turn in turns:
+        yield turn, ("user_text", "reply_text", "record", "fingerprint")
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """A ledger, and a way round it to its tables."""
@@ -124,13 +126,9 @@ class World:
         async with self.connected() as connection:
             return await (await connection.execute(query, [session_id])).fetchall()
 
-    async def erase(self, session_id: SessionId) -> None:
-        """Leave of a stream what an erase leaves."""
-        async with self.holding(ERASE, {"session_id": session_id}):
-            pass
-
     async def check(self, session_id: SessionId) -> None:
-        """The invariants that one session's tables can show: I1, I3, I4, I8, one claim at most, and the chain."""
+        """The invariants that one session's tables can show: I1, I3, I4, I8, one claim at most, and the chain; of an
+        erased session also that nothing is left to read."""
         [stream] = await self.rows("streams", session_id)
         turns = await self.rows("turns", session_id)
         committed = sorted((turn for turn in turns if turn["state"] == "COMMITTED"), key=lambda turn: turn["seq"])
@@ -145,13 +143,19 @@ class World:
             assert not running, "I8"
             assert all(turn["committed_at"] <= stream["sealed_at"] for turn in committed), "I8"
         assert stream["acked_rev"] <= stream["rev"]
+        if stream["erased"]:
+            assert stream["sealed"], "I8"
+            assert {row[column] for row, columns in cleared(stream, turns) for column in columns} <= {None}, "Erase"
+            assert {turn["state"] for turn in turns} <= {"COMMITTED", "FAILED"}, "Erase"
         self._check_chain(session_id, stream, committed)
 
     @staticmethod
     def _check_chain(session_id: SessionId, stream: DictRow, committed: list[DictRow]) -> None:
         digest = stream_digest(session_id)
         for turn in committed:
-            content = content_digest(stream["salt"], turn["user_text"], turn["reply_text"], turn["record"])
+            content = turn["content"]
+            if not stream["erased"]:
+                content = content_digest(stream["salt"], turn["user_text"], turn["reply_text"], turn["record"])
             digest = turn_digest(digest, session_id, turn["turn_id"], turn["seq"], content)
             assert (turn["content"], turn["digest"]) == (content, digest), "the chain"
         assert stream["head_digest"] == digest, "the chain"

@@ -16,7 +16,7 @@ from tests.databases import Database
 
 TURNS = 10_000
 YOUNG_SESSIONS = 12_000
-SESSION, RUNNING, ABANDONED, OTHER = uuid4(), uuid4(), uuid4(), uuid4()
+SESSION, SHORT, RUNNING, ABANDONED, OTHER = uuid4(), uuid4(), uuid4(), uuid4(), uuid4()
 MOST_ROWS_READ = 20  # more than a window's or a list's here, fewer than a session's
 
 # One long session among many that have just been opened: what PostgreSQL sees of such a table tells it that a session
@@ -24,8 +24,9 @@ MOST_ROWS_READ = 20  # more than a window's or a list's here, fewer than a sessi
 FILL = """
 INSERT INTO history.streams (session_id, owner_id, kind, request_id, fingerprint, facts, max_turns, min_interval_ms,
     lease_ms, last_seq, fence, rev, salt, head_digest)
-SELECT CASE n WHEN 0 THEN %(session)s ELSE gen_random_uuid() END, 'alice', 'chat', gen_random_uuid(), %(hash)s, 'f',
-    20000, 0, 5000, CASE n WHEN 0 THEN %(turns)s ELSE 1 END, 1, 1, %(hash)s, %(hash)s
+SELECT CASE n WHEN 0 THEN %(session)s WHEN 1 THEN %(short)s ELSE gen_random_uuid() END,
+    'alice', 'chat', gen_random_uuid(), %(hash)s, 'f', 20000, 0, 5000,
+    CASE n WHEN 0 THEN %(turns)s ELSE 1 END, 1, 1, %(hash)s, %(hash)s
 FROM generate_series(0, %(young)s) n;
 INSERT INTO history.turns (session_id, turn_id, request_id, fingerprint, state, fence, base_seq, seq, user_text,
     reply_text, reply_tokens, item_asked, record, content, digest, committed_at)
@@ -86,11 +87,13 @@ PARAMETERS: Mapping[str, Mapping[str, object]] = {
     },
     "RELEASE": {"session_id": SESSION, "turn_id": RUNNING, "fence": 1, "state": "ABANDONED", "reason": "UNAVAILABLE"},
     "TURN_AND_HEAD": {"session_id": SESSION, "turn_id": RUNNING},
+    "HEAD": {**VIEWER, "session_id": SESSION},
     "STREAM": {**VIEWER, "session_id": SESSION},
     "STREAMS": {**VIEWER, "session_ids": [SESSION, uuid4()]},
     "TURNS": {"session_id": SESSION, "first": TURNS - 4, "last": TURNS},
     "ACKNOWLEDGE": {"session_ids": [SESSION, uuid4()], "revs": [1, 1]},
     "SEAL": {"session_id": SESSION, "rev": 1, "active_turn": RUNNING},
+    "ERASE": {"session_id": SHORT, "rev": 1},  # it reads its session whole
 }
 STATEMENTS = {name: it for name, it in vars(statements).items() if isinstance(it, Statement)}
 
@@ -101,6 +104,7 @@ async def connection(database: Database) -> AsyncIterator[psycopg.AsyncConnectio
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         values = {
             "session": SESSION,
+            "short": SHORT,
             "running": RUNNING,
             "abandoned": ABANDONED,
             "turns": TURNS,
@@ -164,7 +168,7 @@ async def test_rows_are_found_by_their_whole_key(connection: psycopg.AsyncConnec
             assert rows <= MOST_ROWS_READ, shown
 
 
-@pytest.mark.parametrize("name", ["CLAIM", "TAKE_OVER", "SUPERSEDE", "COMMIT", "RELEASE", "SEAL"])
+@pytest.mark.parametrize("name", ["CLAIM", "TAKE_OVER", "SUPERSEDE", "COMMIT", "RELEASE", "SEAL", "ERASE"])
 async def test_the_writes_that_were_looked_at_did_write(connection: psycopg.AsyncConnection, name: str) -> None:
     found = nodes(await plan(connection, STATEMENTS[name], PARAMETERS[name], "auto"))
 

@@ -14,14 +14,14 @@ from uuid import uuid4
 
 import pytest
 
-from libs.runtime.errors import NotFound, SessionClosed, Unavailable
+from libs.runtime.errors import SessionClosed, Unavailable
 from services.history import statements
 from services.history.admission import InProgress, OtherTurn, Replay
 from services.history.commands import NewTurn, Release
 from services.history.domain import ClaimId, Head, SessionId, TurnId, TurnState
 from services.history.usecases import Begun, CommitOutcome, Opened, Owner
 from tests.databases import Database
-from tests.db.history_world import ALICE, ERASE, World, interview, ledger, message, owner, reply
+from tests.db.history_world import ALICE, World, interview, ledger, message, owner, reply
 
 T = TypeVar("T")
 ABANDON = Release(TurnState.ABANDONED, "UNAVAILABLE")
@@ -387,20 +387,6 @@ async def test_an_owner_and_a_repair_that_commit_at_once_leave_one_reply(world: 
     assert {result.outcome for result in results} == {CommitOutcome.DUPLICATE}
     assert {result.turn.reply_text for result in results if result.turn} == {"from the holder"}
     await world.check(session_id)
-
-
-async def test_a_commit_that_waited_for_an_erase_brings_nothing_back(world: World) -> None:
-    session_id = await world.opened()
-    held = owner(await world.history.begin_turn(message(session_id)))
-
-    async with world.holding(ERASE, {"session_id": session_id}) as holder:
-        waiting = asyncio.create_task(world.commit(held))
-        await holder.waited_for()
-    with pytest.raises(NotFound):
-        await waiting
-
-    [row] = await world.rows("turns", session_id)
-    assert (row["state"], row["reply_text"]) == ("RUNNING", None)
 
 
 async def test_a_stream_that_never_holds_still_is_unavailable_and_not_a_loop(world: World) -> None:

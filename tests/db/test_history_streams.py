@@ -152,7 +152,7 @@ async def test_a_session_of_somebody_else_is_not_opened_again(world: World) -> N
 
 async def test_what_is_not_there_not_yours_of_another_kind_or_erased_is_the_same(world: World) -> None:
     session_id, erased = await world.opened(), await world.opened()
-    await world.erase(erased)
+    await world.history.erase_stream(erased, ALICE)
     bob, interviews = replace(ALICE, owner_id=OwnerId("bob")), replace(ALICE, kind=Kind.INTERVIEW)
     cases = [(SessionId(uuid4()), ALICE), (session_id, bob), (session_id, interviews), (erased, ALICE)]
     refusals = []

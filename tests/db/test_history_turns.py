@@ -374,20 +374,6 @@ async def test_a_commit_of_what_is_not_there_is_not_found(world: World) -> None:
             await world.history.release_turn(session, TurnId(turn), held.head.fence, ABANDON)
 
 
-async def test_an_erased_session_takes_no_commit_and_shows_nothing(world: World) -> None:
-    session_id = await world.opened()
-    held = owner(await world.history.begin_turn(message(session_id)))
-    await world.erase(session_id)
-
-    with pytest.raises(NotFound):
-        await world.commit(held)
-    with pytest.raises(NotFound):
-        await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
-
-    [row] = await world.rows("turns", session_id)
-    assert (row["state"], row["reply_text"], row["record"]) == ("RUNNING", None, None)
-
-
 # Giving back
 
 

@@ -77,6 +77,7 @@ HEAD = Head(
     sealed_at=None,
     created_at=at(-600_000),
     digest=Digest(b"d" * 32),
+    erased=False,
 )
 TURN = Turn(
     turn_id=TurnId(uuid4()),

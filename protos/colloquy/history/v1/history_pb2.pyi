@@ -1237,16 +1237,25 @@ Global___EraseStreamRequest: _TypeAlias = EraseStreamRequest  # noqa: Y015
 
 @_typing.final
 class EraseStreamResponse(_message.Message):
-    """EraseStreamResponse is empty: the erase is recorded."""
+    """EraseStreamResponse is what is left of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    HEAD_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def head(self) -> Global___Head:
+        """The head after the erase: its kind tells which contexts have to follow, its rev what to
+        acknowledge once they have.
+        """
+
     def __init__(
         self,
+        *,
+        head: Global___Head | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

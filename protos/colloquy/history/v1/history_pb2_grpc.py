@@ -210,10 +210,13 @@ class HistoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EraseStream(self, request, context):
-        """EraseStream seals a stream and clears its texts, records, personal facts, fingerprints and salt.
+        """EraseStream clears what a session says: texts, records, personal facts, fingerprints, salt.
 
-        Effect: a tombstone stays; the digest chain still verifies. Idempotent.
-        Errors: NOT_FOUND, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+        Effect: seals the stream as SealStream does and leaves a tombstone: ids, counts, times, facts
+        and digests, with which the chain still verifies. Nothing is written to it afterwards but
+        acked_rev, and every read and write of a client is NOT_FOUND.
+        Idempotent: whoever may see the stream is answered the same again.
+        Errors: NOT_FOUND (absent, or not the viewer's), UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

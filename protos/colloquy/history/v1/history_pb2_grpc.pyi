@@ -112,10 +112,13 @@ class HistoryServiceStub:
     Errors: NOT_FOUND (absent, erased, or not the viewer's), UNAVAILABLE.
     """
     EraseStream: _grpc.UnaryUnaryMultiCallable[_history_pb2.EraseStreamRequest, _history_pb2.EraseStreamResponse]
-    """EraseStream seals a stream and clears its texts, records, personal facts, fingerprints and salt.
+    """EraseStream clears what a session says: texts, records, personal facts, fingerprints, salt.
 
-    Effect: a tombstone stays; the digest chain still verifies. Idempotent.
-    Errors: NOT_FOUND, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+    Effect: seals the stream as SealStream does and leaves a tombstone: ids, counts, times, facts
+    and digests, with which the chain still verifies. Nothing is written to it afterwards but
+    acked_rev, and every read and write of a client is NOT_FOUND.
+    Idempotent: whoever may see the stream is answered the same again.
+    Errors: NOT_FOUND (absent, or not the viewer's), UNAVAILABLE.
     """
     ListUnsettled: _grpc.UnaryUnaryMultiCallable[_history_pb2.ListUnsettledRequest, _history_pb2.ListUnsettledResponse]
     """ListUnsettled names streams with acked_rev < rev, the longest waiting first.
@@ -204,10 +207,13 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     Errors: NOT_FOUND (absent, erased, or not the viewer's), UNAVAILABLE.
     """
     EraseStream: _aio.UnaryUnaryMultiCallable[_history_pb2.EraseStreamRequest, _history_pb2.EraseStreamResponse]  # type: ignore[assignment]
-    """EraseStream seals a stream and clears its texts, records, personal facts, fingerprints and salt.
+    """EraseStream clears what a session says: texts, records, personal facts, fingerprints, salt.
 
-    Effect: a tombstone stays; the digest chain still verifies. Idempotent.
-    Errors: NOT_FOUND, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+    Effect: seals the stream as SealStream does and leaves a tombstone: ids, counts, times, facts
+    and digests, with which the chain still verifies. Nothing is written to it afterwards but
+    acked_rev, and every read and write of a client is NOT_FOUND.
+    Idempotent: whoever may see the stream is answered the same again.
+    Errors: NOT_FOUND (absent, or not the viewer's), UNAVAILABLE.
     """
     ListUnsettled: _aio.UnaryUnaryMultiCallable[_history_pb2.ListUnsettledRequest, _history_pb2.ListUnsettledResponse]  # type: ignore[assignment]
     """ListUnsettled names streams with acked_rev < rev, the longest waiting first.
@@ -353,10 +359,13 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.EraseStreamRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_pb2.EraseStreamResponse, _abc.Awaitable[_history_pb2.EraseStreamResponse]]:
-        """EraseStream seals a stream and clears its texts, records, personal facts, fingerprints and salt.
+        """EraseStream clears what a session says: texts, records, personal facts, fingerprints, salt.
 
-        Effect: a tombstone stays; the digest chain still verifies. Idempotent.
-        Errors: NOT_FOUND, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+        Effect: seals the stream as SealStream does and leaves a tombstone: ids, counts, times, facts
+        and digests, with which the chain still verifies. Nothing is written to it afterwards but
+        acked_rev, and every read and write of a client is NOT_FOUND.
+        Idempotent: whoever may see the stream is answered the same again.
+        Errors: NOT_FOUND (absent, or not the viewer's), UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
