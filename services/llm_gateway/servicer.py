@@ -38,6 +38,12 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         _bind(request)
         return llm_pb2.GetCallResponse(call=wire.call(await self._calls.get(wire.call_key(request))))
 
+    async def ListCalls(self, request: llm_pb2.ListCallsRequest, _: _Context) -> llm_pb2.ListCallsResponse:
+        raise Unimplemented
+
+    async def ListClearable(self, request: llm_pb2.ListClearableRequest, _: _Context) -> llm_pb2.ListClearableResponse:
+        raise Unimplemented
+
     async def ClearResults(self, request: llm_pb2.ClearResultsRequest, _: _Context) -> llm_pb2.ClearResultsResponse:
         raise Unimplemented
 

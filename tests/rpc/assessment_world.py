@@ -110,6 +110,12 @@ class ScriptedLlm(llm_pb2_grpc.LlmServiceServicer):
     def StreamGenerate(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise Unimplemented
 
+    async def ListCalls(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise Unimplemented
+
+    async def ListClearable(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise Unimplemented
+
     async def ClearResults(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise Unimplemented
 

@@ -627,19 +627,23 @@ class ListUnscoredRequest(_message.Message):
 
     MAX_ANSWERS_FIELD_NUMBER: _builtins.int
     MIN_AGE_MS_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     max_answers: _builtins.int
     """The most answers, 1 to 500."""
     min_age_ms: _builtins.int
-    """Only answers folded at least this long ago."""
+    """Only answers that have waited at least this long."""
+    page_token: _builtins.str
+    """The token of the previous page; empty for the first."""
     def __init__(
         self,
         *,
         max_answers: _builtins.int = ...,
         min_age_ms: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_answers", b"max_answers", "min_age_ms", b"min_age_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_answers", b"max_answers", "min_age_ms", b"min_age_ms", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -688,18 +692,22 @@ class ListUnscoredResponse(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ANSWERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListUnscoredResponse.Unscored]:
-        """Oldest first."""
+        """Those that have waited longest first."""
 
     def __init__(
         self,
         *,
         answers: _abc.Iterable[Global___ListUnscoredResponse.Unscored] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -123,9 +123,10 @@ class AssessmentServiceServicer:
     def AssessAnswer(self, request, context):
         """AssessAnswer has an answer judged against its item's rubric and records the score.
 
-        Effect: at most one judge call (through the llm-gateway's ledger) and at most one score: it is
-        set only where there is none. It counts once ApplyTurns has given the answer its seq.
-        Idempotent by (session_id, turn_id).
+        Effect: judge calls (through the llm-gateway's ledger) until one gives a verdict that holds,
+        three at most however often and by whomever the answer is asked for, and at most one score: it
+        is set only where there is none. It counts once ApplyTurns has given the answer its seq.
+        Idempotent by (session_id, turn_id): what has been scored or given up costs nothing more.
         Errors: NOT_FOUND (erased), INVALID_FIELD (unknown item), DEADLINE_EXCEEDED (the call goes on
         and is paid for: ask again), UNAVAILABLE (the judge failed; after three failed calls the answer
         is UNSCORABLE and that is the answer).
@@ -150,8 +151,13 @@ class AssessmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUnscored(self, request, context):
-        """ListUnscored names answers that have a seq and no score, oldest first.
+        """ListUnscored names answers that have a seq and no score, those that have waited longest first.
 
+        An answer waits from the fold of its turn on; one whose judge call failed, from the end of a
+        pause after that (5 s after the first, 20 s after the second), so that one outage of a model
+        does not use up all three calls. An UNSCORABLE answer is named no more. Whoever goes on with the
+        token of the page before, and from the start after the last page, comes to every answer, however
+        many of them cannot be scored at the moment.
         Effect: none. Idempotent.
         Errors: INVALID_FIELD, UNAVAILABLE.
         """
@@ -172,8 +178,12 @@ class AssessmentServiceServicer:
     def EraseInterview(self, request, context):
         """EraseInterview leaves a tombstone, made where no interview was yet.
 
-        Effect: quotes and rationales are cleared. Idempotent.
-        Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+        Effect: quotes and rationales, all that repeats or describes what was said, are cleared; ids,
+        items, levels, errors of scores, counts and the digest stay. An answer without a score gets none
+        any more. Whatever is started, folded or scored later, or was waiting, finds the tombstone and
+        changes nothing.
+        Idempotent.
+        Errors: MALFORMED, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

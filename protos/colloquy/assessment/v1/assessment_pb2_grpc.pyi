@@ -65,9 +65,10 @@ class AssessmentServiceStub:
     AssessAnswer: _grpc.UnaryUnaryMultiCallable[_assessment_pb2.AssessAnswerRequest, _assessment_pb2.AssessAnswerResponse]
     """AssessAnswer has an answer judged against its item's rubric and records the score.
 
-    Effect: at most one judge call (through the llm-gateway's ledger) and at most one score: it is
-    set only where there is none. It counts once ApplyTurns has given the answer its seq.
-    Idempotent by (session_id, turn_id).
+    Effect: judge calls (through the llm-gateway's ledger) until one gives a verdict that holds,
+    three at most however often and by whomever the answer is asked for, and at most one score: it
+    is set only where there is none. It counts once ApplyTurns has given the answer its seq.
+    Idempotent by (session_id, turn_id): what has been scored or given up costs nothing more.
     Errors: NOT_FOUND (erased), INVALID_FIELD (unknown item), DEADLINE_EXCEEDED (the call goes on
     and is paid for: ask again), UNAVAILABLE (the judge failed; after three failed calls the answer
     is UNSCORABLE and that is the answer).
@@ -84,8 +85,13 @@ class AssessmentServiceStub:
     Errors: INVALID_FIELD, UNAVAILABLE.
     """
     ListUnscored: _grpc.UnaryUnaryMultiCallable[_assessment_pb2.ListUnscoredRequest, _assessment_pb2.ListUnscoredResponse]
-    """ListUnscored names answers that have a seq and no score, oldest first.
+    """ListUnscored names answers that have a seq and no score, those that have waited longest first.
 
+    An answer waits from the fold of its turn on; one whose judge call failed, from the end of a
+    pause after that (5 s after the first, 20 s after the second), so that one outage of a model
+    does not use up all three calls. An UNSCORABLE answer is named no more. Whoever goes on with the
+    token of the page before, and from the start after the last page, comes to every answer, however
+    many of them cannot be scored at the moment.
     Effect: none. Idempotent.
     Errors: INVALID_FIELD, UNAVAILABLE.
     """
@@ -98,8 +104,12 @@ class AssessmentServiceStub:
     EraseInterview: _grpc.UnaryUnaryMultiCallable[_assessment_pb2.EraseInterviewRequest, _assessment_pb2.EraseInterviewResponse]
     """EraseInterview leaves a tombstone, made where no interview was yet.
 
-    Effect: quotes and rationales are cleared. Idempotent.
-    Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+    Effect: quotes and rationales, all that repeats or describes what was said, are cleared; ids,
+    items, levels, errors of scores, counts and the digest stay. An answer without a score gets none
+    any more. Whatever is started, folded or scored later, or was waiting, finds the tombstone and
+    changes nothing.
+    Idempotent.
+    Errors: MALFORMED, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
     """
 
 @_typing.type_check_only
@@ -135,9 +145,10 @@ class AssessmentServiceAsyncStub(AssessmentServiceStub):
     AssessAnswer: _aio.UnaryUnaryMultiCallable[_assessment_pb2.AssessAnswerRequest, _assessment_pb2.AssessAnswerResponse]  # type: ignore[assignment]
     """AssessAnswer has an answer judged against its item's rubric and records the score.
 
-    Effect: at most one judge call (through the llm-gateway's ledger) and at most one score: it is
-    set only where there is none. It counts once ApplyTurns has given the answer its seq.
-    Idempotent by (session_id, turn_id).
+    Effect: judge calls (through the llm-gateway's ledger) until one gives a verdict that holds,
+    three at most however often and by whomever the answer is asked for, and at most one score: it
+    is set only where there is none. It counts once ApplyTurns has given the answer its seq.
+    Idempotent by (session_id, turn_id): what has been scored or given up costs nothing more.
     Errors: NOT_FOUND (erased), INVALID_FIELD (unknown item), DEADLINE_EXCEEDED (the call goes on
     and is paid for: ask again), UNAVAILABLE (the judge failed; after three failed calls the answer
     is UNSCORABLE and that is the answer).
@@ -154,8 +165,13 @@ class AssessmentServiceAsyncStub(AssessmentServiceStub):
     Errors: INVALID_FIELD, UNAVAILABLE.
     """
     ListUnscored: _aio.UnaryUnaryMultiCallable[_assessment_pb2.ListUnscoredRequest, _assessment_pb2.ListUnscoredResponse]  # type: ignore[assignment]
-    """ListUnscored names answers that have a seq and no score, oldest first.
+    """ListUnscored names answers that have a seq and no score, those that have waited longest first.
 
+    An answer waits from the fold of its turn on; one whose judge call failed, from the end of a
+    pause after that (5 s after the first, 20 s after the second), so that one outage of a model
+    does not use up all three calls. An UNSCORABLE answer is named no more. Whoever goes on with the
+    token of the page before, and from the start after the last page, comes to every answer, however
+    many of them cannot be scored at the moment.
     Effect: none. Idempotent.
     Errors: INVALID_FIELD, UNAVAILABLE.
     """
@@ -168,8 +184,12 @@ class AssessmentServiceAsyncStub(AssessmentServiceStub):
     EraseInterview: _aio.UnaryUnaryMultiCallable[_assessment_pb2.EraseInterviewRequest, _assessment_pb2.EraseInterviewResponse]  # type: ignore[assignment]
     """EraseInterview leaves a tombstone, made where no interview was yet.
 
-    Effect: quotes and rationales are cleared. Idempotent.
-    Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+    Effect: quotes and rationales, all that repeats or describes what was said, are cleared; ids,
+    items, levels, errors of scores, counts and the digest stay. An answer without a score gets none
+    any more. Whatever is started, folded or scored later, or was waiting, finds the tombstone and
+    changes nothing.
+    Idempotent.
+    Errors: MALFORMED, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
     """
 
 class AssessmentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -226,9 +246,10 @@ class AssessmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_assessment_pb2.AssessAnswerResponse, _abc.Awaitable[_assessment_pb2.AssessAnswerResponse]]:
         """AssessAnswer has an answer judged against its item's rubric and records the score.
 
-        Effect: at most one judge call (through the llm-gateway's ledger) and at most one score: it is
-        set only where there is none. It counts once ApplyTurns has given the answer its seq.
-        Idempotent by (session_id, turn_id).
+        Effect: judge calls (through the llm-gateway's ledger) until one gives a verdict that holds,
+        three at most however often and by whomever the answer is asked for, and at most one score: it
+        is set only where there is none. It counts once ApplyTurns has given the answer its seq.
+        Idempotent by (session_id, turn_id): what has been scored or given up costs nothing more.
         Errors: NOT_FOUND (erased), INVALID_FIELD (unknown item), DEADLINE_EXCEEDED (the call goes on
         and is paid for: ask again), UNAVAILABLE (the judge failed; after three failed calls the answer
         is UNSCORABLE and that is the answer).
@@ -257,8 +278,13 @@ class AssessmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _assessment_pb2.ListUnscoredRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_assessment_pb2.ListUnscoredResponse, _abc.Awaitable[_assessment_pb2.ListUnscoredResponse]]:
-        """ListUnscored names answers that have a seq and no score, oldest first.
+        """ListUnscored names answers that have a seq and no score, those that have waited longest first.
 
+        An answer waits from the fold of its turn on; one whose judge call failed, from the end of a
+        pause after that (5 s after the first, 20 s after the second), so that one outage of a model
+        does not use up all three calls. An UNSCORABLE answer is named no more. Whoever goes on with the
+        token of the page before, and from the start after the last page, comes to every answer, however
+        many of them cannot be scored at the moment.
         Effect: none. Idempotent.
         Errors: INVALID_FIELD, UNAVAILABLE.
         """
@@ -283,8 +309,12 @@ class AssessmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_assessment_pb2.EraseInterviewResponse, _abc.Awaitable[_assessment_pb2.EraseInterviewResponse]]:
         """EraseInterview leaves a tombstone, made where no interview was yet.
 
-        Effect: quotes and rationales are cleared. Idempotent.
-        Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+        Effect: quotes and rationales, all that repeats or describes what was said, are cleared; ids,
+        items, levels, errors of scores, counts and the digest stay. An answer without a score gets none
+        any more. Whatever is started, folded or scored later, or was waiting, finds the tombstone and
+        changes nothing.
+        Idempotent.
+        Errors: MALFORMED, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
         """
 
 def add_AssessmentServiceServicer_to_server(servicer: AssessmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

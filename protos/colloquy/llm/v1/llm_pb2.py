@@ -22,49 +22,66 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63olloquy/llm/v1/llm.proto\x12\x0f\x63olloquy.llm.v1\"\x99\x01\n\x07Message\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.colloquy.llm.v1.Message.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\"\x9f\x01\n\x06Prompt\x12*\n\x08messages\x18\x01 \x03(\x0b\x32\x18.colloquy.llm.v1.Message\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x05\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bjson_schema\x18\x05 \x01(\tB\x0e\n\x0c_temperature\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x03 \x01(\x03\"\xa8\x02\n\x04\x43\x61ll\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.colloquy.llm.v1.CallState\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\x0c\x12\x0c\n\x04text\x18\x06 \x01(\t\x12%\n\x05usage\x18\x07 \x01(\x0b\x32\x16.colloquy.llm.v1.Usage\x12\x15\n\rfinish_reason\x18\x08 \x01(\t\x12\x16\n\x0eprompt_version\x18\t \x01(\t\x12\r\n\x05model\x18\n \x01(\t\x12\x0f\n\x07repeats\x18\x0b \x01(\x05\x12\x15\n\rlease_left_ms\x18\x0c \x01(\x05\x12\x13\n\x0b\x64uration_ms\x18\r \x01(\x05\"\x81\x01\n\x0fGenerateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\'\n\x06prompt\x18\x04 \x01(\x0b\x32\x17.colloquy.llm.v1.Prompt\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\x0c\"G\n\x10GenerateResponse\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x15.colloquy.llm.v1.Call\x12\x0e\n\x06reused\x18\x02 \x01(\x08\"G\n\x15StreamGenerateRequest\x12.\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32 .colloquy.llm.v1.GenerateRequest\"e\n\x16StreamGenerateResponse\x12\x0f\n\x05\x64\x65lta\x18\x01 \x01(\tH\x00\x12\x31\n\x04\x64one\x18\x02 \x01(\x0b\x32!.colloquy.llm.v1.GenerateResponseH\x00\x42\x07\n\x05\x65vent\"F\n\x0eGetCallRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\"6\n\x0fGetCallResponse\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x15.colloquy.llm.v1.Call\";\n\x13\x43learResultsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08turn_ids\x18\x02 \x03(\t\"\x16\n\x14\x43learResultsResponse\")\n\x13\x45raseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x16\n\x14\x45raseSessionResponse*\xc5\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x02\x12\x1a\n\x16\x45RROR_REASON_MALFORMED\x10\x03\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x04\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x05*\x84\x01\n\tCallState\x12\x1a\n\x16\x43\x41LL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41LL_STATE_INFLIGHT\x10\x01\x12\x13\n\x0f\x43\x41LL_STATE_DONE\x10\x02\x12\x15\n\x11\x43\x41LL_STATE_FAILED\x10\x03\x12\x16\n\x12\x43\x41LL_STATE_UNKNOWN\x10\x04\x32\xca\x03\n\nLlmService\x12O\n\x08Generate\x12 .colloquy.llm.v1.GenerateRequest\x1a!.colloquy.llm.v1.GenerateResponse\x12\x63\n\x0eStreamGenerate\x12&.colloquy.llm.v1.StreamGenerateRequest\x1a\'.colloquy.llm.v1.StreamGenerateResponse0\x01\x12L\n\x07GetCall\x12\x1f.colloquy.llm.v1.GetCallRequest\x1a .colloquy.llm.v1.GetCallResponse\x12[\n\x0c\x43learResults\x12$.colloquy.llm.v1.ClearResultsRequest\x1a%.colloquy.llm.v1.ClearResultsResponse\x12[\n\x0c\x45raseSession\x12$.colloquy.llm.v1.EraseSessionRequest\x1a%.colloquy.llm.v1.EraseSessionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63olloquy/llm/v1/llm.proto\x12\x0f\x63olloquy.llm.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\x01\n\x07Message\x12+\n\x04role\x18\x01 \x01(\x0e\x32\x1d.colloquy.llm.v1.Message.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\"\x9f\x01\n\x06Prompt\x12*\n\x08messages\x18\x01 \x03(\x0b\x32\x18.colloquy.llm.v1.Message\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x19\n\x11max_output_tokens\x18\x03 \x01(\x05\x12\x18\n\x0btemperature\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x0bjson_schema\x18\x05 \x01(\tB\x0e\n\x0c_temperature\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\x03\x12\x15\n\rcost_nano_usd\x18\x03 \x01(\x03\"\xb9\x02\n\x04\x43\x61ll\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12)\n\x05state\x18\x04 \x01(\x0e\x32\x1a.colloquy.llm.v1.CallState\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\x0c\x12\x0c\n\x04text\x18\x06 \x01(\t\x12%\n\x05usage\x18\x07 \x01(\x0b\x32\x16.colloquy.llm.v1.Usage\x12\x15\n\rfinish_reason\x18\x08 \x01(\t\x12\x16\n\x0eprompt_version\x18\t \x01(\t\x12\r\n\x05model\x18\n \x01(\t\x12\x0f\n\x07repeats\x18\x0b \x01(\x05\x12\x15\n\rlease_left_ms\x18\x0c \x01(\x05\x12\x13\n\x0b\x64uration_ms\x18\r \x01(\x05\x12\x0f\n\x07\x63leared\x18\x0e \x01(\x08\"\xa2\x02\n\x07\x41ttempt\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.colloquy.llm.v1.AttemptState\x12\x10\n\x08provider\x18\x04 \x01(\t\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0e\n\x06status\x18\x06 \x01(\x05\x12\r\n\x05\x65rror\x18\x07 \x01(\t\x12%\n\x05usage\x18\x08 \x01(\x0b\x32\x16.colloquy.llm.v1.Usage\x12\x31\n\rdispatched_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x93\x03\n\tCallEntry\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x1a.colloquy.llm.v1.CallState\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x03\x12\x0f\n\x07repeats\x18\x04 \x01(\x05\x12\x15\n\rlease_left_ms\x18\x05 \x01(\x05\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12%\n\x05usage\x18\x07 \x01(\x0b\x32\x16.colloquy.llm.v1.Usage\x12\x15\n\rfinish_reason\x18\x08 \x01(\t\x12\x16\n\x0eprompt_version\x18\t \x01(\t\x12\r\n\x05model\x18\n \x01(\t\x12\x31\n\rdispatched_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inished_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63leared\x18\r \x01(\x08\x12*\n\x08\x61ttempts\x18\x0e \x03(\x0b\x32\x18.colloquy.llm.v1.Attempt\"\xab\x01\n\x0fGenerateRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\x12\'\n\x06prompt\x18\x04 \x01(\x0b\x32\x17.colloquy.llm.v1.Prompt\x12\x0f\n\x07\x63ontext\x18\x05 \x01(\x0c\x12\x18\n\x0bmax_repeats\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_max_repeats\"G\n\x10GenerateResponse\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x15.colloquy.llm.v1.Call\x12\x0e\n\x06reused\x18\x02 \x01(\x08\"G\n\x15StreamGenerateRequest\x12.\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32 .colloquy.llm.v1.GenerateRequest\"e\n\x16StreamGenerateResponse\x12\x0f\n\x05\x64\x65lta\x18\x01 \x01(\tH\x00\x12\x31\n\x04\x64one\x18\x02 \x01(\x0b\x32!.colloquy.llm.v1.GenerateResponseH\x00\x42\x07\n\x05\x65vent\"F\n\x0eGetCallRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12\x0f\n\x07purpose\x18\x03 \x01(\t\"6\n\x0fGetCallResponse\x12#\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x15.colloquy.llm.v1.Call\"7\n\x10ListCallsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\">\n\x11ListCallsResponse\x12)\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1a.colloquy.llm.v1.CallEntry\"Q\n\x14ListClearableRequest\x12\x11\n\tmax_turns\x18\x01 \x01(\x05\x12\x12\n\nmin_age_ms\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x99\x01\n\x15ListClearableResponse\x12:\n\x05turns\x18\x01 \x03(\x0b\x32+.colloquy.llm.v1.ListClearableResponse.Turn\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x1a+\n\x04Turn\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\";\n\x13\x43learResultsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08turn_ids\x18\x02 \x03(\t\"\x16\n\x14\x43learResultsResponse\")\n\x13\x45raseSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\x16\n\x14\x45raseSessionResponse*\xc5\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x02\x12\x1a\n\x16\x45RROR_REASON_MALFORMED\x10\x03\x12\x1c\n\x18\x45RROR_REASON_UNAVAILABLE\x10\x04\x12\"\n\x1e\x45RROR_REASON_DEADLINE_EXCEEDED\x10\x05*\x84\x01\n\tCallState\x12\x1a\n\x16\x43\x41LL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41LL_STATE_INFLIGHT\x10\x01\x12\x13\n\x0f\x43\x41LL_STATE_DONE\x10\x02\x12\x15\n\x11\x43\x41LL_STATE_FAILED\x10\x03\x12\x16\n\x12\x43\x41LL_STATE_UNKNOWN\x10\x04*\x9d\x01\n\x0c\x41ttemptState\x12\x1d\n\x19\x41TTEMPT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41TTEMPT_STATE_DISPATCHED\x10\x01\x12\x19\n\x15\x41TTEMPT_STATE_SETTLED\x10\x02\x12\x1a\n\x16\x41TTEMPT_STATE_RELEASED\x10\x03\x12\x19\n\x15\x41TTEMPT_STATE_UNKNOWN\x10\x04\x32\xfe\x04\n\nLlmService\x12O\n\x08Generate\x12 .colloquy.llm.v1.GenerateRequest\x1a!.colloquy.llm.v1.GenerateResponse\x12\x63\n\x0eStreamGenerate\x12&.colloquy.llm.v1.StreamGenerateRequest\x1a\'.colloquy.llm.v1.StreamGenerateResponse0\x01\x12L\n\x07GetCall\x12\x1f.colloquy.llm.v1.GetCallRequest\x1a .colloquy.llm.v1.GetCallResponse\x12R\n\tListCalls\x12!.colloquy.llm.v1.ListCallsRequest\x1a\".colloquy.llm.v1.ListCallsResponse\x12^\n\rListClearable\x12%.colloquy.llm.v1.ListClearableRequest\x1a&.colloquy.llm.v1.ListClearableResponse\x12[\n\x0c\x43learResults\x12$.colloquy.llm.v1.ClearResultsRequest\x1a%.colloquy.llm.v1.ClearResultsResponse\x12[\n\x0c\x45raseSession\x12$.colloquy.llm.v1.EraseSessionRequest\x1a%.colloquy.llm.v1.EraseSessionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'colloquy.llm.v1.llm_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORREASON']._serialized_start=1407
-  _globals['_ERRORREASON']._serialized_end=1604
-  _globals['_CALLSTATE']._serialized_start=1607
-  _globals['_CALLSTATE']._serialized_end=1739
-  _globals['_MESSAGE']._serialized_start=47
-  _globals['_MESSAGE']._serialized_end=200
-  _globals['_MESSAGE_ROLE']._serialized_start=120
-  _globals['_MESSAGE_ROLE']._serialized_end=200
-  _globals['_PROMPT']._serialized_start=203
-  _globals['_PROMPT']._serialized_end=362
-  _globals['_USAGE']._serialized_start=364
-  _globals['_USAGE']._serialized_end=444
-  _globals['_CALL']._serialized_start=447
-  _globals['_CALL']._serialized_end=743
-  _globals['_GENERATEREQUEST']._serialized_start=746
-  _globals['_GENERATEREQUEST']._serialized_end=875
-  _globals['_GENERATERESPONSE']._serialized_start=877
-  _globals['_GENERATERESPONSE']._serialized_end=948
-  _globals['_STREAMGENERATEREQUEST']._serialized_start=950
-  _globals['_STREAMGENERATEREQUEST']._serialized_end=1021
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=1023
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=1124
-  _globals['_GETCALLREQUEST']._serialized_start=1126
-  _globals['_GETCALLREQUEST']._serialized_end=1196
-  _globals['_GETCALLRESPONSE']._serialized_start=1198
-  _globals['_GETCALLRESPONSE']._serialized_end=1252
-  _globals['_CLEARRESULTSREQUEST']._serialized_start=1254
-  _globals['_CLEARRESULTSREQUEST']._serialized_end=1313
-  _globals['_CLEARRESULTSRESPONSE']._serialized_start=1315
-  _globals['_CLEARRESULTSRESPONSE']._serialized_end=1337
-  _globals['_ERASESESSIONREQUEST']._serialized_start=1339
-  _globals['_ERASESESSIONREQUEST']._serialized_end=1380
-  _globals['_ERASESESSIONRESPONSE']._serialized_start=1382
-  _globals['_ERASESESSIONRESPONSE']._serialized_end=1404
-  _globals['_LLMSERVICE']._serialized_start=1742
-  _globals['_LLMSERVICE']._serialized_end=2200
+  _globals['_ERRORREASON']._serialized_start=2558
+  _globals['_ERRORREASON']._serialized_end=2755
+  _globals['_CALLSTATE']._serialized_start=2758
+  _globals['_CALLSTATE']._serialized_end=2890
+  _globals['_ATTEMPTSTATE']._serialized_start=2893
+  _globals['_ATTEMPTSTATE']._serialized_end=3050
+  _globals['_MESSAGE']._serialized_start=80
+  _globals['_MESSAGE']._serialized_end=233
+  _globals['_MESSAGE_ROLE']._serialized_start=153
+  _globals['_MESSAGE_ROLE']._serialized_end=233
+  _globals['_PROMPT']._serialized_start=236
+  _globals['_PROMPT']._serialized_end=395
+  _globals['_USAGE']._serialized_start=397
+  _globals['_USAGE']._serialized_end=477
+  _globals['_CALL']._serialized_start=480
+  _globals['_CALL']._serialized_end=793
+  _globals['_ATTEMPT']._serialized_start=796
+  _globals['_ATTEMPT']._serialized_end=1086
+  _globals['_CALLENTRY']._serialized_start=1089
+  _globals['_CALLENTRY']._serialized_end=1492
+  _globals['_GENERATEREQUEST']._serialized_start=1495
+  _globals['_GENERATEREQUEST']._serialized_end=1666
+  _globals['_GENERATERESPONSE']._serialized_start=1668
+  _globals['_GENERATERESPONSE']._serialized_end=1739
+  _globals['_STREAMGENERATEREQUEST']._serialized_start=1741
+  _globals['_STREAMGENERATEREQUEST']._serialized_end=1812
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=1814
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=1915
+  _globals['_GETCALLREQUEST']._serialized_start=1917
+  _globals['_GETCALLREQUEST']._serialized_end=1987
+  _globals['_GETCALLRESPONSE']._serialized_start=1989
+  _globals['_GETCALLRESPONSE']._serialized_end=2043
+  _globals['_LISTCALLSREQUEST']._serialized_start=2045
+  _globals['_LISTCALLSREQUEST']._serialized_end=2100
+  _globals['_LISTCALLSRESPONSE']._serialized_start=2102
+  _globals['_LISTCALLSRESPONSE']._serialized_end=2164
+  _globals['_LISTCLEARABLEREQUEST']._serialized_start=2166
+  _globals['_LISTCLEARABLEREQUEST']._serialized_end=2247
+  _globals['_LISTCLEARABLERESPONSE']._serialized_start=2250
+  _globals['_LISTCLEARABLERESPONSE']._serialized_end=2403
+  _globals['_LISTCLEARABLERESPONSE_TURN']._serialized_start=2360
+  _globals['_LISTCLEARABLERESPONSE_TURN']._serialized_end=2403
+  _globals['_CLEARRESULTSREQUEST']._serialized_start=2405
+  _globals['_CLEARRESULTSREQUEST']._serialized_end=2464
+  _globals['_CLEARRESULTSRESPONSE']._serialized_start=2466
+  _globals['_CLEARRESULTSRESPONSE']._serialized_end=2488
+  _globals['_ERASESESSIONREQUEST']._serialized_start=2490
+  _globals['_ERASESESSIONREQUEST']._serialized_end=2531
+  _globals['_ERASESESSIONRESPONSE']._serialized_start=2533
+  _globals['_ERASESESSIONRESPONSE']._serialized_end=2555
+  _globals['_LLMSERVICE']._serialized_start=3053
+  _globals['_LLMSERVICE']._serialized_end=3691
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ It gets finished messages and a version label, and does not know what an intervi
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -73,7 +74,7 @@ class _CallStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallState.V
     CALL_STATE_FAILED: _CallState.ValueType  # 3
     """Every attempt failed and none can have been paid for unknowingly."""
     CALL_STATE_UNKNOWN: _CallState.ValueType  # 4
-    """The lease ended without a result: counted at its ceiling."""
+    """It gave no result and may have been paid for: counted at its ceiling. Or its result was cleared."""
 
 class CallState(_CallState, metaclass=_CallStateEnumTypeWrapper):
     """CallState is the state of a call in the ledger."""
@@ -87,8 +88,40 @@ CALL_STATE_DONE: CallState.ValueType  # 2
 CALL_STATE_FAILED: CallState.ValueType  # 3
 """Every attempt failed and none can have been paid for unknowingly."""
 CALL_STATE_UNKNOWN: CallState.ValueType  # 4
-"""The lease ended without a result: counted at its ceiling."""
+"""It gave no result and may have been paid for: counted at its ceiling. Or its result was cleared."""
 Global___CallState: _TypeAlias = CallState  # noqa: Y015
+
+class _AttemptState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AttemptStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AttemptState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ATTEMPT_STATE_UNSPECIFIED: _AttemptState.ValueType  # 0
+    """Never stored."""
+    ATTEMPT_STATE_DISPATCHED: _AttemptState.ValueType  # 1
+    """Under way."""
+    ATTEMPT_STATE_SETTLED: _AttemptState.ValueType  # 2
+    """A completion came, usable or not: billed as its usage says."""
+    ATTEMPT_STATE_RELEASED: _AttemptState.ValueType  # 3
+    """Surely not billed."""
+    ATTEMPT_STATE_UNKNOWN: _AttemptState.ValueType  # 4
+    """Perhaps billed: counted at its ceiling."""
+
+class AttemptState(_AttemptState, metaclass=_AttemptStateEnumTypeWrapper):
+    """AttemptState is the state of one request to a provider."""
+
+ATTEMPT_STATE_UNSPECIFIED: AttemptState.ValueType  # 0
+"""Never stored."""
+ATTEMPT_STATE_DISPATCHED: AttemptState.ValueType  # 1
+"""Under way."""
+ATTEMPT_STATE_SETTLED: AttemptState.ValueType  # 2
+"""A completion came, usable or not: billed as its usage says."""
+ATTEMPT_STATE_RELEASED: AttemptState.ValueType  # 3
+"""Surely not billed."""
+ATTEMPT_STATE_UNKNOWN: AttemptState.ValueType  # 4
+"""Perhaps billed: counted at its ceiling."""
+Global___AttemptState: _TypeAlias = AttemptState  # noqa: Y015
 
 @_typing.final
 class Message(_message.Message):
@@ -234,6 +267,7 @@ class Call(_message.Message):
     REPEATS_FIELD_NUMBER: _builtins.int
     LEASE_LEFT_MS_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    CLEARED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     turn_id: _builtins.str
@@ -258,6 +292,8 @@ class Call(_message.Message):
     """What is left of the lease of an INFLIGHT call."""
     duration_ms: _builtins.int
     """From dispatch to the result, all attempts included."""
+    cleared: _builtins.bool
+    """Whether its result and its context have been cleared, which makes a DONE call UNKNOWN."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """What it consumed, once DONE or FAILED."""
@@ -278,14 +314,161 @@ class Call(_message.Message):
         repeats: _builtins.int = ...,
         lease_left_ms: _builtins.int = ...,
         duration_ms: _builtins.int = ...,
+        cleared: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "duration_ms", b"duration_ms", "finish_reason", b"finish_reason", "lease_left_ms", b"lease_left_ms", "model", b"model", "prompt_version", b"prompt_version", "purpose", b"purpose", "repeats", b"repeats", "session_id", b"session_id", "state", b"state", "text", b"text", "turn_id", b"turn_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cleared", b"cleared", "context", b"context", "duration_ms", b"duration_ms", "finish_reason", b"finish_reason", "lease_left_ms", b"lease_left_ms", "model", b"model", "prompt_version", b"prompt_version", "purpose", b"purpose", "repeats", b"repeats", "session_id", b"session_id", "state", b"state", "text", b"text", "turn_id", b"turn_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Call: _TypeAlias = Call  # noqa: Y015
+
+@_typing.final
+class Attempt(_message.Message):
+    """Attempt is one request to a provider, under its call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FENCE_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    DISPATCHED_AT_FIELD_NUMBER: _builtins.int
+    FINISHED_AT_FIELD_NUMBER: _builtins.int
+    fence: _builtins.int
+    """The call's fence under which it was made."""
+    attempt: _builtins.int
+    """Its number under that fence, from 1."""
+    state: Global___AttemptState.ValueType
+    """Where it stands; one that nobody can end any more is UNKNOWN."""
+    provider: _builtins.str
+    """The provider's host."""
+    model: _builtins.str
+    """The model that was asked."""
+    status: _builtins.int
+    """The HTTP status; 0 where there was none."""
+    error: _builtins.str
+    """Why it gave no text that can be used, in one word; empty where it did or is under way."""
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What it is charged with: its ceiling while it is under way or UNKNOWN."""
+
+    @_builtins.property
+    def dispatched_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was entered, just before it was sent."""
+
+    @_builtins.property
+    def finished_at(self) -> _timestamp_pb2.Timestamp:
+        """When its end was recorded; absent while it is under way, or where nobody recorded it."""
+
+    def __init__(
+        self,
+        *,
+        fence: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        state: Global___AttemptState.ValueType = ...,
+        provider: _builtins.str = ...,
+        model: _builtins.str = ...,
+        status: _builtins.int = ...,
+        error: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+        dispatched_at: _timestamp_pb2.Timestamp | None = ...,
+        finished_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispatched_at", b"dispatched_at", "finished_at", b"finished_at", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "dispatched_at", b"dispatched_at", "error", b"error", "fence", b"fence", "finished_at", b"finished_at", "model", b"model", "provider", b"provider", "state", b"state", "status", b"status", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attempt: _TypeAlias = Attempt  # noqa: Y015
+
+@_typing.final
+class CallEntry(_message.Message):
+    """CallEntry is what the ledger has of one call beside its texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
+    REPEATS_FIELD_NUMBER: _builtins.int
+    LEASE_LEFT_MS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DISPATCHED_AT_FIELD_NUMBER: _builtins.int
+    FINISHED_AT_FIELD_NUMBER: _builtins.int
+    CLEARED_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """What it is for: question, judge, chat, prepared/<item>."""
+    state: Global___CallState.ValueType
+    """Where it stands, as GetCall tells it."""
+    fence: _builtins.int
+    """Counts its intents, from 1: each repeat has the next."""
+    repeats: _builtins.int
+    """How often it was repeated after FAILED or UNKNOWN."""
+    lease_left_ms: _builtins.int
+    """What is left of the lease of an INFLIGHT call."""
+    error: _builtins.str
+    """Why it FAILED or is UNKNOWN, in one word; empty where it is not, or was cleared."""
+    finish_reason: _builtins.str
+    """Why the model stopped; empty without a completion."""
+    prompt_version: _builtins.str
+    """The version label of the last prompt."""
+    model: _builtins.str
+    """The model that answered; empty without an answer."""
+    cleared: _builtins.bool
+    """Whether its result and its context have been cleared."""
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What all its attempts are charged with, repeats included."""
+
+    @_builtins.property
+    def dispatched_at(self) -> _timestamp_pb2.Timestamp:
+        """When its last intent was written."""
+
+    @_builtins.property
+    def finished_at(self) -> _timestamp_pb2.Timestamp:
+        """When its end was recorded; absent where it was not."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
+        """In the order in which they were made."""
+
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        state: Global___CallState.ValueType = ...,
+        fence: _builtins.int = ...,
+        repeats: _builtins.int = ...,
+        lease_left_ms: _builtins.int = ...,
+        error: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+        finish_reason: _builtins.str = ...,
+        prompt_version: _builtins.str = ...,
+        model: _builtins.str = ...,
+        dispatched_at: _timestamp_pb2.Timestamp | None = ...,
+        finished_at: _timestamp_pb2.Timestamp | None = ...,
+        cleared: _builtins.bool = ...,
+        attempts: _abc.Iterable[Global___Attempt] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dispatched_at", b"dispatched_at", "finished_at", b"finished_at", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cleared", b"cleared", "dispatched_at", b"dispatched_at", "error", b"error", "fence", b"fence", "finish_reason", b"finish_reason", "finished_at", b"finished_at", "lease_left_ms", b"lease_left_ms", "model", b"model", "prompt_version", b"prompt_version", "purpose", b"purpose", "repeats", b"repeats", "state", b"state", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallEntry: _TypeAlias = CallEntry  # noqa: Y015
 
 @_typing.final
 class GenerateRequest(_message.Message):
@@ -298,6 +481,7 @@ class GenerateRequest(_message.Message):
     PURPOSE_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     CONTEXT_FIELD_NUMBER: _builtins.int
+    MAX_REPEATS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
     turn_id: _builtins.str
@@ -306,6 +490,8 @@ class GenerateRequest(_message.Message):
     """What it is for: question, judge, chat, prepared/<item>; at most 100 characters."""
     context: _builtins.bytes
     """Stored with the intent and returned with the result, opaque here, at most 64 KiB."""
+    max_repeats: _builtins.int
+    """The most repeats that this call may have had, at least 0; absent for any number."""
     @_builtins.property
     def prompt(self) -> Global___Prompt:
         """The prompt."""
@@ -318,12 +504,15 @@ class GenerateRequest(_message.Message):
         purpose: _builtins.str = ...,
         prompt: Global___Prompt | None = ...,
         context: _builtins.bytes = ...,
+        max_repeats: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_repeats", b"_max_repeats", "max_repeats", b"max_repeats", "prompt", b"prompt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "prompt", b"prompt", "purpose", b"purpose", "session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_repeats", b"_max_repeats", "context", b"context", "max_repeats", b"max_repeats", "prompt", b"prompt", "purpose", b"purpose", "session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_repeats: _TypeAlias = _typing.Literal["max_repeats"]  # noqa: Y015
+    _WhichOneofArgType__max_repeats: _TypeAlias = _typing.Literal["_max_repeats", b"_max_repeats"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_repeats) -> _WhichOneofReturnType__max_repeats | None: ...
 
 Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
@@ -339,7 +528,7 @@ class GenerateResponse(_message.Message):
     """Whether an earlier intent won."""
     @_builtins.property
     def call(self) -> Global___Call:
-        """The call, DONE."""
+        """The call, DONE; FAILED or UNKNOWN only where max_repeats forbids to repeat it."""
 
     def __init__(
         self,
@@ -462,6 +651,138 @@ class GetCallResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetCallResponse: _TypeAlias = GetCallResponse  # noqa: Y015
+
+@_typing.final
+class ListCallsRequest(_message.Message):
+    """ListCallsRequest names a turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    """The session."""
+    turn_id: _builtins.str
+    """The turn."""
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+        turn_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCallsRequest: _TypeAlias = ListCallsRequest  # noqa: Y015
+
+@_typing.final
+class ListCallsResponse(_message.Message):
+    """ListCallsResponse is what was asked of models for the turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallEntry]:
+        """By purpose."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___CallEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCallsResponse: _TypeAlias = ListCallsResponse  # noqa: Y015
+
+@_typing.final
+class ListClearableRequest(_message.Message):
+    """ListClearableRequest pages through turns that still hold results or contexts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_TURNS_FIELD_NUMBER: _builtins.int
+    MIN_AGE_MS_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    max_turns: _builtins.int
+    """The most turns, 1 to 500."""
+    min_age_ms: _builtins.int
+    """Only turns whose calls all ended at least this long ago."""
+    page_token: _builtins.str
+    """The token of the previous page; empty for the first."""
+    def __init__(
+        self,
+        *,
+        max_turns: _builtins.int = ...,
+        min_age_ms: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_turns", b"max_turns", "min_age_ms", b"min_age_ms", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListClearableRequest: _TypeAlias = ListClearableRequest  # noqa: Y015
+
+@_typing.final
+class ListClearableResponse(_message.Message):
+    """ListClearableResponse is what may be cleared, once it is settled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Turn(_message.Message):
+        """One turn."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SESSION_ID_FIELD_NUMBER: _builtins.int
+        TURN_ID_FIELD_NUMBER: _builtins.int
+        session_id: _builtins.str
+        """The session."""
+        turn_id: _builtins.str
+        """The turn."""
+        def __init__(
+            self,
+            *,
+            session_id: _builtins.str = ...,
+            turn_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TURNS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListClearableResponse.Turn]:
+        """The oldest first; may be fewer than asked for."""
+
+    def __init__(
+        self,
+        *,
+        turns: _abc.Iterable[Global___ListClearableResponse.Turn] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListClearableResponse: _TypeAlias = ListClearableResponse  # noqa: Y015
 
 @_typing.final
 class ClearResultsRequest(_message.Message):

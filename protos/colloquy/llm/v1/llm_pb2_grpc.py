@@ -53,6 +53,16 @@ class LlmServiceStub:
                 request_serializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.GetCallRequest.SerializeToString,
                 response_deserializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.GetCallResponse.FromString,
                 _registered_method=True)
+        self.ListCalls = channel.unary_unary(
+                '/colloquy.llm.v1.LlmService/ListCalls',
+                request_serializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.ListCallsRequest.SerializeToString,
+                response_deserializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.ListCallsResponse.FromString,
+                _registered_method=True)
+        self.ListClearable = channel.unary_unary(
+                '/colloquy.llm.v1.LlmService/ListClearable',
+                request_serializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.ListClearableRequest.SerializeToString,
+                response_deserializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.ListClearableResponse.FromString,
+                _registered_method=True)
         self.ClearResults = channel.unary_unary(
                 '/colloquy.llm.v1.LlmService/ClearResults',
                 request_serializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.ClearResultsRequest.SerializeToString,
@@ -80,7 +90,8 @@ class LlmServiceServicer:
         still waits.
         Idempotent by (session_id, turn_id, purpose): the first intent that is live or DONE wins, and
         its result and its context are returned whatever prompt is offered now. A call is repeated only
-        after FAILED or UNKNOWN, and the repeat is counted.
+        after FAILED or UNKNOWN, at most once for each, and the repeat is counted. One that has been
+        repeated max_repeats times is not: the answer is the call as it stands.
         Errors: NOT_FOUND (the session was erased), INVALID_FIELD, DEADLINE_EXCEEDED (the call goes
         on: ask again), UNAVAILABLE (the provider failed, or the ledger cannot be reached).
         """
@@ -102,8 +113,37 @@ class LlmServiceServicer:
     def GetCall(self, request, context):
         """GetCall reads the ledger's entry of one call.
 
-        Effect: none; an INFLIGHT call whose lease has expired is reported as UNKNOWN. Idempotent.
+        Effect: none; an INFLIGHT call whose lease has expired, and a DONE one that was cleared, are
+        reported as UNKNOWN. Idempotent.
         Errors: NOT_FOUND (no such call, or the session was erased), UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCalls(self, request, context):
+        """ListCalls reads the calls of one turn with their attempts, for operators: how each stands and
+        what it cost, and nothing that was said.
+
+        Effect: none. Idempotent. Calls of an erased session are listed too; a turn without any has an
+        empty list.
+        Errors: MALFORMED, UNAVAILABLE;
+        UNIMPLEMENTED until the ledger's life cycle is complete.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListClearable(self, request, context):
+        """ListClearable names turns all of whose calls ended some time ago and which still hold a result
+        or a context, the oldest first.
+
+        Whether they are settled is for the ledger of turns to say. Whoever goes on with the token of
+        the page before, and from the start after the last page, comes to every turn, however many of
+        them are not settled.
+        Effect: none. Idempotent.
+        Errors: INVALID_FIELD, UNAVAILABLE;
+        UNIMPLEMENTED until the ledger's life cycle is complete.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,18 +152,23 @@ class LlmServiceServicer:
     def ClearResults(self, request, context):
         """ClearResults clears results and contexts of settled turns; usage stays.
 
-        Effect: a cleared call counts as UNKNOWN when it is asked for again. Idempotent.
-        Errors: INVALID_FIELD, UNAVAILABLE; UNIMPLEMENTED until the ledger's life cycle is complete.
+        Effect: a cleared call counts as UNKNOWN when it is asked for again. A call under a live lease
+        is left as it is; one whose lease has expired ends as UNKNOWN, at its ceiling. Idempotent.
+        Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE;
+        UNIMPLEMENTED until the ledger's life cycle is complete.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EraseSession(self, request, context):
-        """EraseSession leaves a tombstone and clears results and contexts of the session.
+        """EraseSession leaves a tombstone, made where no call was yet.
 
-        Effect: nothing written late brings content back; usage stays. Idempotent.
-        Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+        Effect: results, contexts and the hashes of prompts are cleared; states, usage and cost stay. No
+        call is made any more; one that is under way records what it cost when it ends, and nothing
+        that it says. Idempotent.
+        Errors: MALFORMED, UNAVAILABLE;
+        UNIMPLEMENTED until the ledger's life cycle is complete.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,6 +191,16 @@ def add_LlmServiceServicer_to_server(servicer, server):
                     servicer.GetCall,
                     request_deserializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.GetCallRequest.FromString,
                     response_serializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.GetCallResponse.SerializeToString,
+            ),
+            'ListCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCalls,
+                    request_deserializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.ListCallsRequest.FromString,
+                    response_serializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.ListCallsResponse.SerializeToString,
+            ),
+            'ListClearable': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListClearable,
+                    request_deserializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.ListClearableRequest.FromString,
+                    response_serializer=colloquy_dot_llm_dot_v1_dot_llm__pb2.ListClearableResponse.SerializeToString,
             ),
             'ClearResults': grpc.unary_unary_rpc_method_handler(
                     servicer.ClearResults,
@@ -243,6 +298,60 @@ class LlmService:
             '/colloquy.llm.v1.LlmService/GetCall',
             colloquy_dot_llm_dot_v1_dot_llm__pb2.GetCallRequest.SerializeToString,
             colloquy_dot_llm_dot_v1_dot_llm__pb2.GetCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/colloquy.llm.v1.LlmService/ListCalls',
+            colloquy_dot_llm_dot_v1_dot_llm__pb2.ListCallsRequest.SerializeToString,
+            colloquy_dot_llm_dot_v1_dot_llm__pb2.ListCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListClearable(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/colloquy.llm.v1.LlmService/ListClearable',
+            colloquy_dot_llm_dot_v1_dot_llm__pb2.ListClearableRequest.SerializeToString,
+            colloquy_dot_llm_dot_v1_dot_llm__pb2.ListClearableResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,7 +48,8 @@ class LlmServiceStub:
     still waits.
     Idempotent by (session_id, turn_id, purpose): the first intent that is live or DONE wins, and
     its result and its context are returned whatever prompt is offered now. A call is repeated only
-    after FAILED or UNKNOWN, and the repeat is counted.
+    after FAILED or UNKNOWN, at most once for each, and the repeat is counted. One that has been
+    repeated max_repeats times is not: the answer is the call as it stands.
     Errors: NOT_FOUND (the session was erased), INVALID_FIELD, DEADLINE_EXCEEDED (the call goes
     on: ask again), UNAVAILABLE (the provider failed, or the ledger cannot be reached).
     """
@@ -62,20 +63,46 @@ class LlmServiceStub:
     GetCall: _grpc.UnaryUnaryMultiCallable[_llm_pb2.GetCallRequest, _llm_pb2.GetCallResponse]
     """GetCall reads the ledger's entry of one call.
 
-    Effect: none; an INFLIGHT call whose lease has expired is reported as UNKNOWN. Idempotent.
+    Effect: none; an INFLIGHT call whose lease has expired, and a DONE one that was cleared, are
+    reported as UNKNOWN. Idempotent.
     Errors: NOT_FOUND (no such call, or the session was erased), UNAVAILABLE.
+    """
+    ListCalls: _grpc.UnaryUnaryMultiCallable[_llm_pb2.ListCallsRequest, _llm_pb2.ListCallsResponse]
+    """ListCalls reads the calls of one turn with their attempts, for operators: how each stands and
+    what it cost, and nothing that was said.
+
+    Effect: none. Idempotent. Calls of an erased session are listed too; a turn without any has an
+    empty list.
+    Errors: MALFORMED, UNAVAILABLE;
+    UNIMPLEMENTED until the ledger's life cycle is complete.
+    """
+    ListClearable: _grpc.UnaryUnaryMultiCallable[_llm_pb2.ListClearableRequest, _llm_pb2.ListClearableResponse]
+    """ListClearable names turns all of whose calls ended some time ago and which still hold a result
+    or a context, the oldest first.
+
+    Whether they are settled is for the ledger of turns to say. Whoever goes on with the token of
+    the page before, and from the start after the last page, comes to every turn, however many of
+    them are not settled.
+    Effect: none. Idempotent.
+    Errors: INVALID_FIELD, UNAVAILABLE;
+    UNIMPLEMENTED until the ledger's life cycle is complete.
     """
     ClearResults: _grpc.UnaryUnaryMultiCallable[_llm_pb2.ClearResultsRequest, _llm_pb2.ClearResultsResponse]
     """ClearResults clears results and contexts of settled turns; usage stays.
 
-    Effect: a cleared call counts as UNKNOWN when it is asked for again. Idempotent.
-    Errors: INVALID_FIELD, UNAVAILABLE; UNIMPLEMENTED until the ledger's life cycle is complete.
+    Effect: a cleared call counts as UNKNOWN when it is asked for again. A call under a live lease
+    is left as it is; one whose lease has expired ends as UNKNOWN, at its ceiling. Idempotent.
+    Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE;
+    UNIMPLEMENTED until the ledger's life cycle is complete.
     """
     EraseSession: _grpc.UnaryUnaryMultiCallable[_llm_pb2.EraseSessionRequest, _llm_pb2.EraseSessionResponse]
-    """EraseSession leaves a tombstone and clears results and contexts of the session.
+    """EraseSession leaves a tombstone, made where no call was yet.
 
-    Effect: nothing written late brings content back; usage stays. Idempotent.
-    Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+    Effect: results, contexts and the hashes of prompts are cleared; states, usage and cost stay. No
+    call is made any more; one that is under way records what it cost when it ends, and nothing
+    that it says. Idempotent.
+    Errors: MALFORMED, UNAVAILABLE;
+    UNIMPLEMENTED until the ledger's life cycle is complete.
     """
 
 @_typing.type_check_only
@@ -95,7 +122,8 @@ class LlmServiceAsyncStub(LlmServiceStub):
     still waits.
     Idempotent by (session_id, turn_id, purpose): the first intent that is live or DONE wins, and
     its result and its context are returned whatever prompt is offered now. A call is repeated only
-    after FAILED or UNKNOWN, and the repeat is counted.
+    after FAILED or UNKNOWN, at most once for each, and the repeat is counted. One that has been
+    repeated max_repeats times is not: the answer is the call as it stands.
     Errors: NOT_FOUND (the session was erased), INVALID_FIELD, DEADLINE_EXCEEDED (the call goes
     on: ask again), UNAVAILABLE (the provider failed, or the ledger cannot be reached).
     """
@@ -109,20 +137,46 @@ class LlmServiceAsyncStub(LlmServiceStub):
     GetCall: _aio.UnaryUnaryMultiCallable[_llm_pb2.GetCallRequest, _llm_pb2.GetCallResponse]  # type: ignore[assignment]
     """GetCall reads the ledger's entry of one call.
 
-    Effect: none; an INFLIGHT call whose lease has expired is reported as UNKNOWN. Idempotent.
+    Effect: none; an INFLIGHT call whose lease has expired, and a DONE one that was cleared, are
+    reported as UNKNOWN. Idempotent.
     Errors: NOT_FOUND (no such call, or the session was erased), UNAVAILABLE.
+    """
+    ListCalls: _aio.UnaryUnaryMultiCallable[_llm_pb2.ListCallsRequest, _llm_pb2.ListCallsResponse]  # type: ignore[assignment]
+    """ListCalls reads the calls of one turn with their attempts, for operators: how each stands and
+    what it cost, and nothing that was said.
+
+    Effect: none. Idempotent. Calls of an erased session are listed too; a turn without any has an
+    empty list.
+    Errors: MALFORMED, UNAVAILABLE;
+    UNIMPLEMENTED until the ledger's life cycle is complete.
+    """
+    ListClearable: _aio.UnaryUnaryMultiCallable[_llm_pb2.ListClearableRequest, _llm_pb2.ListClearableResponse]  # type: ignore[assignment]
+    """ListClearable names turns all of whose calls ended some time ago and which still hold a result
+    or a context, the oldest first.
+
+    Whether they are settled is for the ledger of turns to say. Whoever goes on with the token of
+    the page before, and from the start after the last page, comes to every turn, however many of
+    them are not settled.
+    Effect: none. Idempotent.
+    Errors: INVALID_FIELD, UNAVAILABLE;
+    UNIMPLEMENTED until the ledger's life cycle is complete.
     """
     ClearResults: _aio.UnaryUnaryMultiCallable[_llm_pb2.ClearResultsRequest, _llm_pb2.ClearResultsResponse]  # type: ignore[assignment]
     """ClearResults clears results and contexts of settled turns; usage stays.
 
-    Effect: a cleared call counts as UNKNOWN when it is asked for again. Idempotent.
-    Errors: INVALID_FIELD, UNAVAILABLE; UNIMPLEMENTED until the ledger's life cycle is complete.
+    Effect: a cleared call counts as UNKNOWN when it is asked for again. A call under a live lease
+    is left as it is; one whose lease has expired ends as UNKNOWN, at its ceiling. Idempotent.
+    Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE;
+    UNIMPLEMENTED until the ledger's life cycle is complete.
     """
     EraseSession: _aio.UnaryUnaryMultiCallable[_llm_pb2.EraseSessionRequest, _llm_pb2.EraseSessionResponse]  # type: ignore[assignment]
-    """EraseSession leaves a tombstone and clears results and contexts of the session.
+    """EraseSession leaves a tombstone, made where no call was yet.
 
-    Effect: nothing written late brings content back; usage stays. Idempotent.
-    Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+    Effect: results, contexts and the hashes of prompts are cleared; states, usage and cost stay. No
+    call is made any more; one that is under way records what it cost when it ends, and nothing
+    that it says. Idempotent.
+    Errors: MALFORMED, UNAVAILABLE;
+    UNIMPLEMENTED until the ledger's life cycle is complete.
     """
 
 class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -145,7 +199,8 @@ class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
         still waits.
         Idempotent by (session_id, turn_id, purpose): the first intent that is live or DONE wins, and
         its result and its context are returned whatever prompt is offered now. A call is repeated only
-        after FAILED or UNKNOWN, and the repeat is counted.
+        after FAILED or UNKNOWN, at most once for each, and the repeat is counted. One that has been
+        repeated max_repeats times is not: the answer is the call as it stands.
         Errors: NOT_FOUND (the session was erased), INVALID_FIELD, DEADLINE_EXCEEDED (the call goes
         on: ask again), UNAVAILABLE (the provider failed, or the ledger cannot be reached).
         """
@@ -171,8 +226,41 @@ class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_llm_pb2.GetCallResponse, _abc.Awaitable[_llm_pb2.GetCallResponse]]:
         """GetCall reads the ledger's entry of one call.
 
-        Effect: none; an INFLIGHT call whose lease has expired is reported as UNKNOWN. Idempotent.
+        Effect: none; an INFLIGHT call whose lease has expired, and a DONE one that was cleared, are
+        reported as UNKNOWN. Idempotent.
         Errors: NOT_FOUND (no such call, or the session was erased), UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCalls(
+        self,
+        request: _llm_pb2.ListCallsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_llm_pb2.ListCallsResponse, _abc.Awaitable[_llm_pb2.ListCallsResponse]]:
+        """ListCalls reads the calls of one turn with their attempts, for operators: how each stands and
+        what it cost, and nothing that was said.
+
+        Effect: none. Idempotent. Calls of an erased session are listed too; a turn without any has an
+        empty list.
+        Errors: MALFORMED, UNAVAILABLE;
+        UNIMPLEMENTED until the ledger's life cycle is complete.
+        """
+
+    @_abc_1.abstractmethod
+    def ListClearable(
+        self,
+        request: _llm_pb2.ListClearableRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_llm_pb2.ListClearableResponse, _abc.Awaitable[_llm_pb2.ListClearableResponse]]:
+        """ListClearable names turns all of whose calls ended some time ago and which still hold a result
+        or a context, the oldest first.
+
+        Whether they are settled is for the ledger of turns to say. Whoever goes on with the token of
+        the page before, and from the start after the last page, comes to every turn, however many of
+        them are not settled.
+        Effect: none. Idempotent.
+        Errors: INVALID_FIELD, UNAVAILABLE;
+        UNIMPLEMENTED until the ledger's life cycle is complete.
         """
 
     @_abc_1.abstractmethod
@@ -183,8 +271,10 @@ class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_llm_pb2.ClearResultsResponse, _abc.Awaitable[_llm_pb2.ClearResultsResponse]]:
         """ClearResults clears results and contexts of settled turns; usage stays.
 
-        Effect: a cleared call counts as UNKNOWN when it is asked for again. Idempotent.
-        Errors: INVALID_FIELD, UNAVAILABLE; UNIMPLEMENTED until the ledger's life cycle is complete.
+        Effect: a cleared call counts as UNKNOWN when it is asked for again. A call under a live lease
+        is left as it is; one whose lease has expired ends as UNKNOWN, at its ceiling. Idempotent.
+        Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE;
+        UNIMPLEMENTED until the ledger's life cycle is complete.
         """
 
     @_abc_1.abstractmethod
@@ -193,10 +283,13 @@ class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _llm_pb2.EraseSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_llm_pb2.EraseSessionResponse, _abc.Awaitable[_llm_pb2.EraseSessionResponse]]:
-        """EraseSession leaves a tombstone and clears results and contexts of the session.
+        """EraseSession leaves a tombstone, made where no call was yet.
 
-        Effect: nothing written late brings content back; usage stays. Idempotent.
-        Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+        Effect: results, contexts and the hashes of prompts are cleared; states, usage and cost stay. No
+        call is made any more; one that is under way records what it cost when it ends, and nothing
+        that it says. Idempotent.
+        Errors: MALFORMED, UNAVAILABLE;
+        UNIMPLEMENTED until the ledger's life cycle is complete.
         """
 
 def add_LlmServiceServicer_to_server(servicer: LlmServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
