@@ -6,7 +6,6 @@ import grpc
 
 from colloquy.session.v1 import session_pb2, session_pb2_grpc
 from libs.runtime import context
-from libs.runtime.errors import Unimplemented
 from services.session import wire
 from services.session.usecases import Directory
 
@@ -45,6 +44,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         )
 
     async def EraseSession(
-        self, _request: session_pb2.EraseSessionRequest, _: _Context
+        self, request: session_pb2.EraseSessionRequest, _: _Context
     ) -> session_pb2.EraseSessionResponse:
-        raise Unimplemented
+        context.bind(session_id=request.session_id)
+        await self._directory.erase(wire.session_id(request.session_id))
+        return session_pb2.EraseSessionResponse()

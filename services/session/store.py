@@ -1,7 +1,8 @@
 """All the SQL of the directory.
 
 Rows are never deleted: an erased session keeps its row as a tombstone, and whatever is written looks at it under the
-row's lock. Every statement is one transaction.
+row's lock: an insert meets it as the key that is taken, a fold in the version of the row that its lock was granted on.
+Every statement is one transaction.
 """
 
 from collections.abc import Mapping, Sequence
@@ -107,6 +108,18 @@ _ADVANCE = Statement(
     """,
 )
 
+# The whole of an entry is one row, so its tombstone and its clearing are one write: whoever waited for it finds both.
+_ERASE = Statement(
+    "session_erase",
+    """
+    INSERT INTO session.sessions AS entry (session_id, erased)
+    VALUES (%(session_id)s, true)
+    ON CONFLICT (session_id) DO UPDATE
+    SET erased = true, owner_id = NULL, candidate_name = NULL, metadata = NULL, version = entry.version + 1
+    WHERE NOT entry.erased
+    """,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -153,6 +166,10 @@ class Store:
                 },
             )
         )
+
+    async def erase(self, session_id: SessionId) -> None:
+        """Make the entry a tombstone, or a tombstone where there is none."""
+        await self._db.execute(_ERASE, {"session_id": session_id})
 
     async def get(self, session_id: SessionId, viewer: Viewer) -> Entry | None:
         """The entry, None where it is absent, erased or out of the viewer's sight: one statement, the same work."""

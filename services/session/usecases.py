@@ -44,6 +44,10 @@ class Directory:
             raise NotFound
         return entry
 
+    async def erase(self, session_id: SessionId) -> None:
+        """Leave a tombstone, whatever there was; again changes nothing."""
+        await self._store.erase(session_id)
+
     async def page(self, viewer: Viewer, request: PageRequest) -> Page:
         """A page of what this viewer may see."""
         entries = await self._store.page(viewer, request.after, request.size + 1)

@@ -74,12 +74,6 @@ async def folded(directory: Directory, *readings: Reading) -> list[Outcome]:
     return [applied.outcome for applied in await directory.apply(readings)]
 
 
-def bury(database: Database, session_id: SessionId) -> None:
-    """Leave a tombstone, as an erasure will, where no entry was yet."""
-    with psycopg.connect(database.owner_dsn) as connection:
-        connection.execute("INSERT INTO session.sessions (session_id, erased) VALUES (%s, true)", [session_id])
-
-
 def statements_sent(name: str) -> float:
     telemetry.flush()
     return REGISTRY.get_sample_value("colloquy_db_statement_seconds_count", {"statement": name}) or 0
@@ -106,9 +100,9 @@ async def test_creations_that_race_all_find_the_same_entry(directory: Directory)
     assert all(entry == entries[0] for entry in entries)
 
 
-async def test_a_tombstone_refuses_the_entry(directory: Directory, database: Database) -> None:
+async def test_a_tombstone_refuses_the_entry(directory: Directory) -> None:
     new = opened()
-    bury(database, new.session_id)
+    await directory.erase(new.session_id)
 
     with pytest.raises(NotFound):
         await directory.create(new)
@@ -118,24 +112,22 @@ async def test_a_tombstone_refuses_the_entry(directory: Directory, database: Dat
     assert new.session_id not in {entry.facts.session_id for entry in page.entries}
 
 
-async def test_a_tombstone_refuses_the_fold_as_erased(directory: Directory, database: Database) -> None:
+async def test_a_tombstone_refuses_the_fold_as_erased(directory: Directory) -> None:
     session_id = SessionId(uuid4())
-    bury(database, session_id)
+    await directory.erase(session_id)
 
     (applied,) = await directory.apply([whole(ledger(session_id, 2), session_id)])
 
     assert applied == Applied(session_id, Outcome.ERASED)
 
 
-async def test_a_batch_has_an_exact_outcome_for_each_session_in_its_order(
-    directory: Directory, database: Database
-) -> None:
+async def test_a_batch_has_an_exact_outcome_for_each_session_in_its_order(directory: Directory) -> None:
     behind, ahead, other, done = [await directory.create(opened()) for _ in range(4)]
     ids = [entry.facts.session_id for entry in (behind, ahead, other, done)]
     turns = [ledger(session_id, 4) for session_id in ids]
     await folded(directory, whole(turns[1], ids[1]), whole(ledger(ids[2], 2, "x"), ids[2]), whole(turns[3], ids[3]))
     absent, erased = SessionId(uuid4()), SessionId(uuid4())
-    bury(database, erased)
+    await directory.erase(erased)
 
     results = await directory.apply(
         [
@@ -268,30 +260,6 @@ async def test_a_fold_that_waited_for_a_lock_sees_what_it_waited_for(directory: 
     assert statements_sent("session_advance") - before == 1
     assert entry.position == Position(2, turns[1].digest)
     assert entry.totals.prompt_tokens == 100 + turns[1].totals.prompt_tokens
-
-
-async def test_a_fold_that_waited_for_an_erasure_leaves_the_tombstone_alone(
-    directory: Directory, database: Database
-) -> None:
-    session_id = (await directory.create(opened())).facts.session_id
-    turns = ledger(session_id, 1)
-    async with await psycopg.AsyncConnection.connect(database.owner_dsn) as other:
-        await other.execute(
-            """
-            UPDATE session.sessions SET erased = true, candidate_name = NULL, metadata = NULL WHERE session_id = %s
-            """,
-            [session_id],
-        )
-
-        folding = asyncio.create_task(folded(directory, whole(turns, session_id)))
-        await waiting_for_a_lock(other)
-        await other.commit()
-
-        assert await folding == [Outcome.ERASED]
-        row = await (
-            await other.execute("SELECT applied_seq FROM session.sessions WHERE session_id = %s", [session_id])
-        ).fetchone()
-    assert row == (0,)
 
 
 async def test_a_fold_that_loses_a_deadlock_is_folded_all_the_same(directory: Directory, database: Database) -> None:

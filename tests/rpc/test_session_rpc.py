@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from colloquy.session.v1 import session_pb2, session_pb2_grpc
 from libs.runtime import client, db
-from libs.runtime.errors import ColloquyError, InvalidField, Malformed, NotFound, Unavailable, Unimplemented
+from libs.runtime.errors import ColloquyError, InvalidField, Malformed, NotFound, Unavailable
 from libs.runtime.server import Server
 from migrations.readiness import is_migrated
 from services.session.servicer import SessionServicer
@@ -105,6 +105,10 @@ async def get(
     return (await client.call(service.GetSession, request, CAP_MS)).session
 
 
+async def erase(service: "SessionServiceAsyncStub", session_id: str) -> None:
+    await client.call(service.EraseSession, session_pb2.EraseSessionRequest(session_id=session_id), CAP_MS)
+
+
 async def apply(
     service: "SessionServiceAsyncStub", *runs: session_pb2.SessionTurns
 ) -> Sequence[session_pb2.ApplyTurnsResponse.Result]:
@@ -175,12 +179,9 @@ async def test_the_answer_to_a_diverged_entry_replaces_it(service: "SessionServi
     assert (await get(service, session_id)).cost_nano_usd == 42_000
 
 
-async def test_absent_erased_and_not_yours_are_one_answer(
-    service: "SessionServiceAsyncStub", database: Database
-) -> None:
-    alices, erased = (await create(service, opened("alice"))).session_id, str(uuid4())
-    with psycopg.connect(database.owner_dsn) as connection:
-        connection.execute("INSERT INTO session.sessions (session_id, erased) VALUES (%s, true)", [erased])
+async def test_absent_erased_and_not_yours_are_one_answer(service: "SessionServiceAsyncStub") -> None:
+    alices, erased = (await create(service, opened("alice"))).session_id, (await create(service, opened())).session_id
+    await erase(service, erased)
     bob = session_pb2.Viewer(owner_id="bob")
 
     answers = set()
@@ -197,15 +198,28 @@ async def test_absent_erased_and_not_yours_are_one_answer(
     assert len(answers) == 1
 
 
-async def test_a_tombstone_answers_a_creation_as_not_found(
-    service: "SessionServiceAsyncStub", database: Database
-) -> None:
-    session = opened()
-    with psycopg.connect(database.owner_dsn) as connection:
-        connection.execute("INSERT INTO session.sessions (session_id, erased) VALUES (%s, true)", [session.session_id])
+async def test_an_erased_session_is_refused_as_erased_and_in_no_list(service: "SessionServiceAsyncStub") -> None:
+    owner = f"erin-{uuid4()}"
+    listed, late = await create(service, opened(owner)), opened(owner)
 
-    with pytest.raises(NotFound):
-        await create(service, session)
+    for session_id in (listed.session_id, late.session_id, listed.session_id):
+        await erase(service, session_id)
+
+    for session in (listed, late):
+        with pytest.raises(NotFound):
+            await create(service, session)
+        turns = ledger(session.session_id, 2)
+        [result] = await apply(
+            service, session_pb2.SessionTurns(session_id=session.session_id, turns=turns, last_seq=2)
+        )
+        assert (result.outcome, result.applied_seq, result.head_digest) == (Outcome.OUTCOME_ERASED, 0, b"")
+    request = session_pb2.ListSessionsRequest(viewer=session_pb2.Viewer(owner_id=owner))
+    assert not (await client.call(service.ListSessions, request, CAP_MS)).sessions
+
+
+async def test_only_a_session_can_be_erased(service: "SessionServiceAsyncStub") -> None:
+    with pytest.raises(Malformed):
+        await erase(service, "42")
 
 
 async def test_pages_go_on_where_the_token_says(service: "SessionServiceAsyncStub") -> None:
@@ -256,13 +270,6 @@ async def test_a_batch_with_one_bad_run_folds_nothing(service: "SessionServiceAs
 async def test_a_session_id_that_is_none_is_malformed(service: "SessionServiceAsyncStub") -> None:
     with pytest.raises(Malformed):
         await get(service, "42")
-
-
-async def test_erasing_says_that_it_is_not_implemented(service: "SessionServiceAsyncStub") -> None:
-    request = session_pb2.EraseSessionRequest(session_id=str(uuid4()))
-
-    with pytest.raises(Unimplemented):
-        await client.call(service.EraseSession, request, CAP_MS)
 
 
 async def test_a_database_that_breaks_under_a_call_shows_nothing_of_itself(fresh_database: FreshDatabase) -> None:

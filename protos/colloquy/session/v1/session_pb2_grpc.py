@@ -120,8 +120,11 @@ class SessionServiceServicer:
     def EraseSession(self, request, context):
         """EraseSession leaves a tombstone, made where no entry was yet.
 
-        Effect: personal fields are cleared. Idempotent.
-        Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+        Effect: whose the session is, the candidate's name and the client's own pairs are cleared; ids,
+        kind, plan, counts, totals, times and the digest stay. No list or read shows it any more, and
+        whatever is created or folded later, or was waiting, finds the tombstone and changes nothing.
+        Idempotent.
+        Errors: MALFORMED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

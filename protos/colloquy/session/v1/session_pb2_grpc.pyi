@@ -72,8 +72,11 @@ class SessionServiceStub:
     EraseSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.EraseSessionRequest, _session_pb2.EraseSessionResponse]
     """EraseSession leaves a tombstone, made where no entry was yet.
 
-    Effect: personal fields are cleared. Idempotent.
-    Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+    Effect: whose the session is, the candidate's name and the client's own pairs are cleared; ids,
+    kind, plan, counts, totals, times and the digest stay. No list or read shows it any more, and
+    whatever is created or folded later, or was waiting, finds the tombstone and changes nothing.
+    Idempotent.
+    Errors: MALFORMED, UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -117,8 +120,11 @@ class SessionServiceAsyncStub(SessionServiceStub):
     EraseSession: _aio.UnaryUnaryMultiCallable[_session_pb2.EraseSessionRequest, _session_pb2.EraseSessionResponse]  # type: ignore[assignment]
     """EraseSession leaves a tombstone, made where no entry was yet.
 
-    Effect: personal fields are cleared. Idempotent.
-    Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+    Effect: whose the session is, the candidate's name and the client's own pairs are cleared; ids,
+    kind, plan, counts, totals, times and the digest stay. No list or read shows it any more, and
+    whatever is created or folded later, or was waiting, finds the tombstone and changes nothing.
+    Idempotent.
+    Errors: MALFORMED, UNAVAILABLE.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -189,8 +195,11 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_pb2.EraseSessionResponse, _abc.Awaitable[_session_pb2.EraseSessionResponse]]:
         """EraseSession leaves a tombstone, made where no entry was yet.
 
-        Effect: personal fields are cleared. Idempotent.
-        Errors: UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+        Effect: whose the session is, the candidate's name and the client's own pairs are cleared; ids,
+        kind, plan, counts, totals, times and the digest stay. No list or read shows it any more, and
+        whatever is created or folded later, or was waiting, finds the tombstone and changes nothing.
+        Idempotent.
+        Errors: MALFORMED, UNAVAILABLE.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
