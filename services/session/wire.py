@@ -1,9 +1,8 @@
 """The contract's messages, to the domain's values and back."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -11,6 +10,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from colloquy.session.v1 import session_pb2
 from libs.folding.runs import DIGEST_BYTES, Digest, Run
+from libs.paging import tokens
+from libs.paging.tokens import Place
 from libs.runtime.errors import FieldViolation, InvalidField, Malformed
 from services.session.domain import Kind, NanoUsd, NewSession, OwnerId, SessionId, Status, Totals
 from services.session.entries import AppliedTurn, Entry, Reading
@@ -19,7 +20,6 @@ from services.session.usecases import Applied
 
 DEFAULT_PAGE_SIZE: Final = 50
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 _KINDS: Final = {session_pb2.KIND_INTERVIEW: Kind.INTERVIEW, session_pb2.KIND_CHAT: Kind.CHAT}
 _KINDS_SENT: Final = {kind: number for number, kind in _KINDS.items()}
@@ -177,18 +177,9 @@ def page_request(request: session_pb2.ListSessionsRequest) -> PageRequest:
 
 
 def page_token(cursor: Cursor) -> str:
-    """Opaque to clients: microseconds since 1970 in 8 bytes, the id in 16, as base64."""
-    microseconds = (cursor.created_at - _EPOCH) // _MICROSECOND
-    return urlsafe_b64encode(microseconds.to_bytes(8, "big", signed=True) + cursor.session_id.bytes).decode()
+    return tokens.encode(Place(cursor.created_at, (cursor.session_id,)))
 
 
 def _cursor(token: str) -> Cursor:
-    try:
-        key = urlsafe_b64decode(token)
-        moment = _EPOCH + int.from_bytes(key[:8], "big", signed=True) * _MICROSECOND
-        cursor = Cursor(moment, SessionId(UUID(bytes=key[8:])))
-        if page_token(cursor) != token:  # decoding forgives what is not base64
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise InvalidField([FieldViolation("page_token", "Not a token of this list.")]) from None
-    return cursor
+    place = tokens.decode(token, ids=1)
+    return Cursor(place.moment, SessionId(place.ids[0]))
