@@ -4,7 +4,7 @@ Under the fence it was found with, so an owner that wakes up and this repair exc
 """
 
 from colloquy.history.v1 import history_pb2
-from libs.runtime import telemetry
+from libs.runtime import context, telemetry
 from libs.runtime.client import call
 from libs.runtime.errors import Reason
 from libs.runtime.server import Background
@@ -38,12 +38,13 @@ class Recovery:
             TurnInProgress: its model call is still under way.
             ColloquyError: a context did not answer.
         """
-        claim = await self._claim(session_id, expired)
-        reply, how = await self._reply(claim)
-        if reply is None:
-            ended = await self._composition.give_back(claim, history_pb2.TURN_STATE_ABANDONED, Reason.UNAVAILABLE)
-        else:
-            ended = await self._commit(claim, reply)
+        with context.deadline(REPAIR_MS):
+            claim = await self._claim(session_id, expired)
+            reply, how = await self._reply(claim)
+            if reply is None:
+                ended = await self._composition.give_back(claim, history_pb2.TURN_STATE_ABANDONED, Reason.UNAVAILABLE)
+            else:
+                ended = await self._commit(claim, reply)
         if ended:
             telling.TURNS_RECOVERED.labels(how).inc()
             telemetry.logger().info("turn_recovered", session_id=session_id, turn_id=expired.turn_id, how=how)

@@ -141,7 +141,7 @@ class Turns:
                     case _:
                         if begun.other_turn.lease_left_ms > 0:
                             raise TurnInProgress(begun.other_turn.lease_left_ms)
-                        if await self._recovery.repair(message.session_id, begun.other_turn):
+                        if await self._repair(message.session_id, begun.other_turn):
                             continue
                 await self._follow(live)
                 watch, caller_left_ms = Stopwatch(), int(live.wanted_ms()) + domain.CALLER_RESERVE_MS
@@ -171,6 +171,15 @@ class Turns:
                 if tries > 1 and not (live.is_accepted and live.wanted_ms() > POLL_MS):
                     raise Unavailable(NOT_CONFIRMED) from error
                 await _pause()
+
+    async def _repair(self, session_id: str, expired: history_pb2.OtherTurn) -> bool:
+        """Bring the turn of another message to its end. What is wrong with that one is not for this one to hear."""
+        try:
+            return await self._recovery.repair(session_id, expired)
+        except _TOLD:
+            raise
+        except ColloquyError as error:
+            raise Internal from error
 
     async def _follow(self, live: LiveTurn) -> None:
         """Let whoever has the claim go on for a moment.
@@ -227,7 +236,7 @@ class Turns:
         reply = await self._composition.phrase(claim, choice, live)
         judged = await judging
         response = await self._composition.commit(claim, reply, judged, final=reply.choice.final)
-        if judged is None:
+        if judged is None and response.turn.state == history_pb2.TURN_STATE_COMMITTED:
             late = self._composition.assess(claim, LATE_SCORE_CAP_MS)
             self._background.spawn(late, name="late_score", budget_ms=LATE_SCORE_CAP_MS)
         return response

@@ -11,7 +11,17 @@ import pytest_asyncio
 from colloquy.gateway.v1 import record_pb2
 from colloquy.history.v1 import history_pb2, history_pb2_grpc
 from libs.runtime import context, status
-from libs.runtime.errors import ColloquyError, RateLimited, SessionClosed, TurnInProgress, Unavailable
+from libs.runtime.errors import (
+    ColloquyError,
+    FieldViolation,
+    Internal,
+    InvalidField,
+    NotFound,
+    RateLimited,
+    SessionClosed,
+    TurnInProgress,
+    Unavailable,
+)
 from libs.runtime.server import Background
 from services.gateway.claim import Message
 from services.gateway.composition import Composition
@@ -63,6 +73,7 @@ class Ledger(history_pb2_grpc.HistoryServiceServicer):
     slow_ms: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     commits: "history_pb2.CommitTurnResponse.Outcome.ValueType" = history_pb2.CommitTurnResponse.OUTCOME_COMMITTED
+    cannot_list: ColloquyError | None = None
 
     async def BeginTurn(  # noqa: N802
         self, request: history_pb2.BeginTurnRequest, context: grpc.aio.ServicerContext[object, object]
@@ -72,8 +83,7 @@ class Ledger(history_pb2_grpc.HistoryServiceServicer):
         line = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         await asyncio.sleep(self.slow_ms / 1000)
         if isinstance(line, ColloquyError):
-            context.set_trailing_metadata(((status.DETAILS_KEY, status.encode(line)), ("grpc-retry-pushback-ms", "-1")))
-            await context.abort(status.CODES[line.reason], line.detail)
+            await refuse(context, line)
         assert isinstance(line, history_pb2.BeginTurnResponse)
         return line
 
@@ -86,7 +96,15 @@ class Ledger(history_pb2_grpc.HistoryServiceServicer):
     async def ListTurns(  # noqa: N802
         self, request: history_pb2.ListTurnsRequest, context: grpc.aio.ServicerContext[object, object]
     ) -> history_pb2.ListTurnsResponse:
+        if self.cannot_list:
+            await refuse(context, self.cannot_list)
         return history_pb2.ListTurnsResponse(turns=[LAST], head=HEAD)
+
+
+async def refuse(call: grpc.aio.ServicerContext[object, object], error: ColloquyError) -> None:
+    """End a call as our servers do."""
+    call.set_trailing_metadata(((status.DETAILS_KEY, status.encode(error)), ("grpc-retry-pushback-ms", "-1")))
+    await call.abort(status.CODES[error.reason], error.detail)
 
 
 @pytest_asyncio.fixture
@@ -231,3 +249,24 @@ async def test_a_repair_that_somebody_else_forestalls_is_no_busy_loop(turns: Tur
 
     assert ledger.replies[0] == "What next?"
     assert len(ledger.claims) <= 14
+
+
+@pytest.mark.parametrize(
+    ("wrong", "heard"),
+    [
+        (InvalidField([FieldViolation("bank_version", "Not a bank that there is.")]), Internal),
+        (Unavailable(), Unavailable),
+        (NotFound(), NotFound),
+    ],
+)
+async def test_what_is_wrong_with_another_message_is_not_said_of_this_one(
+    turns: Turns, ledger: Ledger, wrong: ColloquyError, heard: type[ColloquyError]
+) -> None:
+    expired = history_pb2.OtherTurn(turn_id="other", fence=1, turn=history_pb2.Turn(turn_id="other", base_seq=1))
+    ledger.script, ledger.cannot_list = [history_pb2.BeginTurnResponse(other_turn=expired)], wrong
+
+    with pytest.raises(heard) as caught:
+        await turns.submit(MESSAGE)
+
+    assert "bank" not in caught.value.detail
+    assert not caught.value.violations
