@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from libs.runtime import context, logs
@@ -12,6 +13,7 @@ class Background:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._draining = asyncio.Event()
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str, budget_ms: float | None = None) -> asyncio.Task[Any]:
         """Run `work` without the caller's cancel or deadline; `budget_ms` becomes the deadline of its own calls.
@@ -24,8 +26,21 @@ class Background:
         task.add_done_callback(self._done)
         return task
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether the process is on its way out: what can be left to others should be."""
+        return self._draining.is_set()
+
+    async def rest(self, seconds: float) -> bool:
+        """The pause of a task that is a loop: whether it is to go on. The drain ends the pause at once."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._draining.wait()
+        return not self.is_draining
+
     async def drain(self, seconds: float) -> None:
         """Wait for all tasks, also those started meanwhile; after `seconds` cancel what is left."""
+        self._draining.set()
         deadline = asyncio.get_running_loop().time() + seconds
         while self._tasks and (left := deadline - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait(self._tasks, timeout=left)

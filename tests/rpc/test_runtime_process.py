@@ -347,6 +347,24 @@ async def test_background_work_outlives_its_callers_deadline_and_is_given_up_whe
     assert ended.is_set()
 
 
+async def test_a_drain_ends_the_pause_of_a_loop_in_the_background() -> None:
+    background, resting = Background(), asyncio.Event()
+
+    async def loop() -> None:
+        assert await background.rest(0.001)
+        resting.set()
+        while await background.rest(3600):
+            pass
+
+    looping = background.spawn(loop(), name="loop")
+    await resting.wait()
+    await background.drain(PATIENCE_SECONDS)
+
+    assert looping.done()
+    assert not looping.cancelled()
+    assert not await background.rest(3600)
+
+
 async def until_refused(attempt: Callable[[], Awaitable[object]]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
