@@ -5,12 +5,13 @@ more than the fold. What a round cannot settle stays unacknowledged (acked_rev <
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from colloquy.history.v1 import history_pb2
 from libs.runtime import context, telemetry
 from libs.runtime.client import call
-from libs.runtime.errors import ColloquyError, NotFound, Unavailable
+from libs.runtime.errors import ColloquyError, DeadlineExceeded, NotFound, Unavailable
 from libs.runtime.server import Background
 from services.gateway.contexts import Contexts
 from services.gateway.projections import FOLD_CAP_MS, Directory, Evidence, Outcome, Projection, Run, run_of
@@ -28,6 +29,15 @@ def committed(head: history_pb2.Head, response: history_pb2.CommitTurnResponse) 
     turn = response.turn
     sealed_at = turn.committed_at if response.sealed else None
     return Run(head.session_id, head.kind, turn.seq, response.rev, response.sealed, sealed_at, [turn])
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a batch leaves unacknowledged: sessions that some projection is behind with, to be caught up one by one, and
+    those, if `unanswered`, of a projection that did not answer: to be settled another time."""
+
+    behind: Sequence[str]
+    unanswered: bool
 
 
 class Settling:
@@ -72,19 +82,20 @@ class Settling:
         batch, self._waiting = list(self._waiting.values()), {}
         with context.serving(budget_ms=ROUND_BUDGET_MS, rpc="settle"):
             for start in range(0, len(batch), MAX_BATCH):
-                await self._settle(batch[start : start + MAX_BATCH])
+                for session_id in (await self.settle(batch[start : start + MAX_BATCH])).behind:
+                    await self._catch_up_quietly(session_id)
 
-    async def _settle(self, batch: list[Run]) -> None:
-        """Fold runs of different sessions, acknowledge those that every projection holds, catch up the others."""
+    async def settle(self, batch: Sequence[Run]) -> Left:
+        """Fold runs of different sessions, at most MAX_BATCH, and acknowledge those that every projection holds."""
         interviews = [run for run in batch if run.kind == history_pb2.KIND_INTERVIEW]
         listed, assessed = await asyncio.gather(
             self._offer(self._directory, batch), self._offer(self._evidence, interviews)
         )
-        missing = {run.session_id for run in batch if run.session_id not in listed}
-        missing |= {run.session_id for run in interviews if run.session_id not in assessed}
-        await self._acknowledge([run for run in batch if run.session_id not in missing])
-        for session_id in missing:
-            await self._catch_up_quietly(session_id)
+        offered = [*((run, listed) for run in batch), *((run, assessed) for run in interviews)]
+        behind = {run.session_id for run, held in offered if held.get(run.session_id) is False}
+        unanswered = {run.session_id for run, held in offered if run.session_id not in held}
+        await self._acknowledge([run for run in batch if run.session_id not in behind | unanswered])
+        return Left(sorted(behind - unanswered), bool(unanswered))
 
     async def _catch_up_quietly(self, session_id: str) -> None:
         try:
@@ -92,35 +103,39 @@ class Settling:
         except ColloquyError as error:
             telemetry.logger().warning("unsettled", session_id=session_id, reason=str(error.reason))
 
-    async def _offer(self, projection: Projection, runs: Sequence[Run]) -> set[str]:
-        """The sessions whose run the projection holds now; none of them where it does not answer."""
+    async def _offer(self, projection: Projection, runs: Sequence[Run]) -> Mapping[str, bool]:
+        """For each session whether the projection holds its run now; nothing where it does not answer."""
         if not runs:
-            return set()
+            return {}
         try:
             results = await projection.fold(runs)
         except ColloquyError as error:
             telemetry.logger().warning("fold_failed", projection=type(projection).__name__, reason=str(error.reason))
-            return set()
-        return {run.session_id for run, folded in zip(runs, results, strict=True) if folded.holds(run)}
+            # What the projection refuses may be the fault of one run: each has to be tried by itself.
+            is_down = isinstance(error, (Unavailable, DeadlineExceeded))
+            return {} if is_down else dict.fromkeys((run.session_id for run in runs), False)
+        return {run.session_id: folded.holds(run) for run, folded in zip(runs, results, strict=True)}
 
     async def _bring(self, projection: Projection, head: history_pb2.Head) -> None:
         """Bring one projection to where the ledger stood when `head` was read, or further."""
-        run = run_of(head)
+        run, doubted = run_of(head), True
         for _ in range(MAX_OFFERS):
             [folded] = await projection.fold([run])
             if folded.holds(run) and run.last_seq >= head.last_seq:
                 return
+            after_seq, replaces = folded.applied_seq, b""
             match folded.outcome:
                 case Outcome.ERASED:
                     raise NotFound
                 case Outcome.ABSENT:
                     await projection.make(head)
                     continue
+                case Outcome.DIVERGED if doubted:
+                    # It may only be newer than our reading: read again from the turn at which it stands.
+                    after_seq, doubted = max(0, folded.applied_seq - 1), False
                 case Outcome.DIVERGED:
                     telemetry.logger().error("projection_diverged", session_id=head.session_id)
                     after_seq, replaces = 0, folded.head_digest
-                case _:
-                    after_seq, replaces = folded.applied_seq, b""
             wanted = history_pb2.ListTurnsRequest(
                 session_id=head.session_id, viewer=EVERYBODY, after_seq=after_seq, max_turns=PAGE_TURNS
             )
