@@ -19,6 +19,7 @@ MAX_TURNS_LISTED: Final = 200
 MAX_BYTES_LISTED: Final = 192 * 1024  # gRPC messages hold 256 KiB (interfaces.md)
 MAX_STREAMS_READ: Final = 200
 MAX_STREAMS_ACKNOWLEDGED: Final = 500
+MAX_STREAMS_UNSETTLED: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,25 @@ class TurnRange:
         if self.newest:
             return max(first, last - self.max_turns + 1), last
         return first, min(last, first + self.max_turns - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class UnsettledRange:
+    """Unsettled streams beyond `after_session_id`, at most `max_streams`, none that changed within `min_age_ms`.
+
+    Raises:
+        InvalidField: naming every field that breaks a rule.
+    """
+
+    after_session_id: SessionId
+    max_streams: int
+    min_age_ms: int
+
+    def __post_init__(self) -> None:
+        refuse(
+            _within(1, MAX_STREAMS_UNSETTLED, "max_streams", self.max_streams),
+            _at_least(0, "min_age_ms", self.min_age_ms),
+        )
 
 
 def refuse(*violations: Iterable[FieldViolation]) -> None:

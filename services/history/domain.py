@@ -45,8 +45,9 @@ class TurnState(StrEnum):
 class Head:
     """The state of a stream outside its turns.
 
-    `active_turn`, `claim_id` and `lease_until` are the claim that is held, all None where there is none. `rev` and
-    `fence` are those of the last write. What Erase has cleared, `personal_facts` and `fingerprint`, is empty.
+    `active_turn`, `claim_id` and `lease_until` are the claim that is held, all None where there is none. `rev`, `fence`
+    and `changed_at` are those of the last write, to the stream or to one of its turns. What Erase has cleared,
+    `personal_facts` and `fingerprint`, is empty.
     """
 
     session_id: SessionId
@@ -69,6 +70,7 @@ class Head:
     last_begin_at: datetime | None
     sealed_at: datetime | None
     created_at: datetime
+    changed_at: datetime
     digest: Digest
     erased: bool
 
@@ -136,11 +138,21 @@ def select_window(newest_first: Iterable[WindowMessage], limit: WindowLimit) -> 
 
 def within_bytes(turns: Sequence[Turn], max_bytes: int, *, newest: bool) -> list[Turn]:
     """As many consecutive turns as fit, at least one: from the oldest on, or from the newest back. The order stays."""
-    kept: list[Turn] = []
-    left = max_bytes
-    for turn in reversed(turns) if newest else turns:
-        left -= len((turn.user_text or "").encode()) + len(turn.reply_text.encode()) + len(turn.record)
-        if kept and left < 0:
+    fitting = how_many_fit(map(size_of, reversed(turns) if newest else turns), max_bytes)
+    return list(turns[len(turns) - fitting :] if newest else turns[:fitting])
+
+
+def how_many_fit(sizes: Iterable[int], max_bytes: int) -> int:
+    """How many things of these sizes, in bytes, fit one after the other; the first one always does."""
+    left, fitting = max_bytes, 0
+    for size in sizes:
+        left -= size
+        if fitting and left < 0:
             break
-        kept.append(turn)
-    return kept[::-1] if newest else kept
+        fitting += 1
+    return fitting
+
+
+def size_of(turn: Turn) -> int:
+    """The bytes of what a turn says."""
+    return len((turn.user_text or "").encode()) + len(turn.reply_text.encode()) + len(turn.record)

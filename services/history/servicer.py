@@ -7,7 +7,6 @@ import grpc
 from colloquy.history.v1 import history_pb2 as pb
 from colloquy.history.v1 import history_pb2_grpc
 from libs.runtime import context
-from libs.runtime.errors import Unimplemented
 from services.history import wire
 from services.history.domain import Fence, Rev
 from services.history.usecases import History, Owner
@@ -76,5 +75,5 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         head = await self._history.erase_stream(wire.session_id(request.session_id), wire.viewer(request.viewer))
         return pb.EraseStreamResponse(head=wire.head(head))
 
-    async def ListUnsettled(self, _request: pb.ListUnsettledRequest, _: _Context) -> pb.ListUnsettledResponse:
-        raise Unimplemented("ListUnsettled comes with the sweep.")
+    async def ListUnsettled(self, request: pb.ListUnsettledRequest, _: _Context) -> pb.ListUnsettledResponse:
+        return wire.unsettled(*await self._history.list_unsettled(wire.unsettled_range(request)))

@@ -20,13 +20,15 @@ from libs.runtime.db import Statement
 _HEAD: Final = """s.session_id, s.owner_id, s.tenant_id, s.kind, s.facts, s.personal_facts,
     s.fingerprint AS stream_fingerprint, s.max_turns, s.min_interval_ms, s.lease_ms, s.last_seq,
     s.fence AS stream_fence, s.rev, s.acked_rev, s.active_turn, s.claim_id, s.lease_until, s.last_begin_at,
-    s.sealed_at, s.created_at, s.head_digest, s.erased"""
-HEAD_COLUMNS: Final = 22
+    s.sealed_at, s.created_at, s.changed_at, s.head_digest, s.erased"""
+HEAD_COLUMNS: Final = 23
 TURN_AT: Final = 1 + HEAD_COLUMNS  # in rows that begin with the time
 _TURN: Final = """t.turn_id, t.request_id, t.fingerprint, t.state, t.reason, t.fence, t.base_seq, t.seq, t.user_text,
     t.reply_text, t.item_answered, t.item_asked, t.record, t.digest, t.begun_at, t.committed_at,
     (SELECT p.digest FROM history.turns p WHERE p.session_id = t.session_id AND p.seq = t.seq - 1) AS previous_digest"""
 TURN_COLUMNS: Final = 17
+# Part of every write to a stream or to one of its turns.
+_CHANGE: Final = "rev = rev + 1, changed_at = statement_timestamp()"
 _THEIRS: Final = """(%(any_owner)s OR s.owner_id = %(owner_id)s)
         AND (%(kind)s::text IS NULL OR s.kind = %(kind)s)"""
 _VISIBLE: Final = f"NOT s.erased AND {_THEIRS}"
@@ -37,11 +39,12 @@ OPEN: Final = Statement(
     WITH s AS (
         INSERT INTO history.streams (
             session_id, owner_id, tenant_id, kind, request_id, fingerprint, facts, personal_facts, max_turns,
-            min_interval_ms, lease_ms, salt, head_digest, created_at, fence, active_turn, claim_id, lease_until)
+            min_interval_ms, lease_ms, salt, head_digest, created_at, changed_at, fence, active_turn,
+            claim_id, lease_until)
         VALUES (
             %(session_id)s, %(owner_id)s, %(tenant_id)s, %(kind)s, %(request_id)s, %(fingerprint)s, %(facts)s,
             %(personal_facts)s, %(max_turns)s, %(min_interval_ms)s, %(lease_ms)s, %(salt)s, %(head_digest)s,
-            statement_timestamp(), %(fence)s, %(turn_id)s, %(claim_id)s,
+            statement_timestamp(), statement_timestamp(), %(fence)s, %(turn_id)s, %(claim_id)s,
             statement_timestamp() + %(lease_left_ms)s * interval '1 millisecond')
         ON CONFLICT (session_id) DO NOTHING
         RETURNING *
@@ -84,10 +87,10 @@ STANDING: Final = Statement(
 
 CLAIM: Final = Statement(
     "history_claim",
-    """
+    f"""
     WITH s AS (
         UPDATE history.streams
-        SET fence = fence + 1, rev = rev + 1, active_turn = %(turn_id)s, claim_id = %(claim_id)s,
+        SET {_CHANGE}, fence = fence + 1, active_turn = %(turn_id)s, claim_id = %(claim_id)s,
             lease_until = statement_timestamp() + lease_ms * interval '1 millisecond',
             last_begin_at = statement_timestamp()
         WHERE session_id = %(session_id)s AND rev = %(rev)s AND NOT erased
@@ -104,10 +107,10 @@ CLAIM: Final = Statement(
 
 TAKE_OVER: Final = Statement(
     "history_take_over",
-    """
+    f"""
     WITH s AS (
         UPDATE history.streams
-        SET fence = fence + 1, rev = rev + 1, active_turn = %(turn_id)s, claim_id = %(claim_id)s,
+        SET {_CHANGE}, fence = fence + 1, active_turn = %(turn_id)s, claim_id = %(claim_id)s,
             lease_until = statement_timestamp() + lease_ms * interval '1 millisecond'
         WHERE session_id = %(session_id)s AND rev = %(rev)s AND NOT erased
         RETURNING fence
@@ -120,9 +123,9 @@ TAKE_OVER: Final = Statement(
 
 SUPERSEDE: Final = Statement(
     "history_supersede",
-    """
+    f"""
     WITH s AS (
-        UPDATE history.streams SET rev = rev + 1, active_turn = NULL, claim_id = NULL, lease_until = NULL
+        UPDATE history.streams SET {_CHANGE}, active_turn = NULL, claim_id = NULL, lease_until = NULL
         WHERE session_id = %(session_id)s AND rev = %(rev)s AND NOT erased
         RETURNING session_id
     )
@@ -137,7 +140,7 @@ SUPERSEDE: Final = Statement(
 # exactly one turn has changed.
 COMMIT: Final = Statement(
     "history_commit",
-    """
+    f"""
     WITH before AS (
         SELECT t.request_id, t.fingerprint, t.base_seq, t.user_text, t.item_answered, t.begun_at, s.head_digest,
             sha256(s.salt
@@ -149,7 +152,7 @@ COMMIT: Final = Statement(
         WHERE t.session_id = %(session_id)s AND t.turn_id = %(turn_id)s
     ), s AS (
         UPDATE history.streams s
-        SET last_seq = s.last_seq + 1, rev = s.rev + 1, active_turn = NULL, claim_id = NULL, lease_until = NULL,
+        SET {_CHANGE}, last_seq = s.last_seq + 1, active_turn = NULL, claim_id = NULL, lease_until = NULL,
             sealed = %(final)s, sealed_at = CASE WHEN %(final)s THEN statement_timestamp() END,
             head_digest = sha256(convert_to('colloquy/turn/1', 'UTF8') || s.head_digest || uuid_send(s.session_id)
                 || uuid_send(s.active_turn) || int8send(s.last_seq + 1) || before.content)
@@ -173,9 +176,9 @@ COMMIT: Final = Statement(
 
 RELEASE: Final = Statement(
     "history_release",
-    """
+    f"""
     WITH s AS (
-        UPDATE history.streams SET rev = rev + 1, active_turn = NULL, claim_id = NULL, lease_until = NULL
+        UPDATE history.streams SET {_CHANGE}, active_turn = NULL, claim_id = NULL, lease_until = NULL
         WHERE session_id = %(session_id)s AND active_turn = %(turn_id)s AND fence = %(fence)s AND NOT erased
         RETURNING session_id
     )
@@ -224,6 +227,27 @@ TURNS: Final = Statement(
     """,
 )
 
+# The sweep's cursor, on the partial index of the streams that are not settled; a page begins where the last one ended,
+# so a stream that stays unsettled cannot keep the others waiting. Head and turn are of one snapshot. The planner takes
+# a third of all streams for unsettled: the limits keep it from joining whole tables for the few that are.
+UNSETTLED: Final = Statement(
+    "history_unsettled",
+    f"""
+    SELECT clock_timestamp(), {_HEAD}, {_TURN}
+    FROM (
+        SELECT * FROM history.streams
+        WHERE acked_rev < rev AND session_id > %(after_session_id)s
+            AND changed_at <= statement_timestamp() - %(min_age_ms)s * interval '1 millisecond'
+        ORDER BY session_id
+        LIMIT %(limit)s
+    ) s
+    LEFT JOIN LATERAL (
+        SELECT * FROM history.turns x WHERE x.session_id = s.session_id AND x.turn_id = s.active_turn LIMIT 1
+    ) t ON true
+    ORDER BY s.session_id
+    """,
+)
+
 # Rows are locked in one order, so that two gateways which settle the same sessions cannot deadlock; a row that was
 # waited for is looked at again as it then is.
 ACKNOWLEDGE: Final = Statement(
@@ -247,7 +271,7 @@ SEAL: Final = Statement(
     f"""
     WITH s AS (
         UPDATE history.streams
-        SET sealed = true, sealed_at = statement_timestamp(), fence = fence + 1, rev = rev + 1, active_turn = NULL,
+        SET {_CHANGE}, sealed = true, sealed_at = statement_timestamp(), fence = fence + 1, active_turn = NULL,
             claim_id = NULL, lease_until = NULL
         WHERE session_id = %(session_id)s AND rev = %(rev)s AND NOT erased
         RETURNING *
@@ -267,9 +291,9 @@ ERASE: Final = Statement(
     f"""
     WITH s AS (
         UPDATE history.streams
-        SET erased = true, personal_facts = NULL, fingerprint = NULL, salt = NULL, sealed = true,
-            sealed_at = coalesce(sealed_at, statement_timestamp()), fence = fence + 1, rev = rev + 1,
-            active_turn = NULL, claim_id = NULL, lease_until = NULL
+        SET {_CHANGE}, erased = true, personal_facts = NULL, fingerprint = NULL, salt = NULL, sealed = true,
+            sealed_at = coalesce(sealed_at, statement_timestamp()), fence = fence + 1, active_turn = NULL,
+            claim_id = NULL, lease_until = NULL
         WHERE session_id = %(session_id)s AND rev = %(rev)s AND NOT erased
         RETURNING *
     ), t AS (

@@ -8,7 +8,7 @@ from typing import Any
 from libs.runtime.db import Database, UniqueViolation
 from services.history import statements
 from services.history.admission import Request
-from services.history.commands import NewStream, Release, Reply, Viewer
+from services.history.commands import NewStream, Release, Reply, UnsettledRange, Viewer
 from services.history.digest import stream_digest
 from services.history.domain import (
     Digest,
@@ -50,6 +50,11 @@ class Sight:
     now: datetime
     head: Head
     pending: Turn | None
+
+    @property
+    def age_ms(self) -> int:
+        """How long nothing was written there."""
+        return max(0, (self.now - self.head.changed_at) // timedelta(milliseconds=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +237,11 @@ class Store:
         rows = await self._db.all(statements.TURNS, {"session_id": session_id, "first": first, "last": last})
         return [turn for row in rows if (turn := turn_of(row, session_id))]
 
+    async def unsettled(self, span: UnsettledRange, limit: int) -> list[Sight]:
+        """Streams that are not acknowledged as they stand, erased ones too, ascending; pending is what runs there."""
+        params = {"after_session_id": span.after_session_id, "min_age_ms": span.min_age_ms, "limit": limit}
+        return [_sight(row) for row in await self._db.all(statements.UNSETTLED, params)]
+
     async def acknowledge(self, settled: Sequence[tuple[SessionId, Rev]]) -> int:
         """Record that every projection has folded these streams up to a rev; how many had not moved on."""
         params = {"session_ids": [session_id for session_id, _ in settled], "revs": [rev for _, rev in settled]}
@@ -266,4 +276,5 @@ def _claimed(head: Head, turn_id: TurnId, request: Request, fence: Fence, now: d
         active_turn=turn_id,
         claim_id=request.claim_id,
         lease_until=now + timedelta(milliseconds=head.lease_ms),
+        changed_at=now,
     )

@@ -21,6 +21,7 @@ from services.history.commands import (
     Release,
     Reply,
     TurnRange,
+    UnsettledRange,
     Viewer,
     at_most,
 )
@@ -35,7 +36,9 @@ from services.history.domain import (
     TurnState,
     WindowLimit,
     WindowMessage,
+    how_many_fit,
     select_window,
+    size_of,
     within_bytes,
 )
 from services.history.store import ItemAlreadyAsked, Sight, Standing, Store
@@ -43,6 +46,7 @@ from services.history.store import ItemAlreadyAsked, Sight, Standing, Store
 # A write that finds its stream changed means that another one succeeded, and nearly always that the next read decides
 # without a write. A stream that changes this often within one request is not a conversation.
 _MAX_ATTEMPTS: Final = 8
+_REST_OF_SIGHT_BYTES: Final = 512  # ids, names, counters, times and digests, at most
 _NO_WINDOW: Final = WindowLimit(0, 0)
 
 
@@ -169,6 +173,12 @@ class History:
         turns = await self._store.turns(session_id, first, last) if first <= last else []
         return head, within_bytes(turns, MAX_BYTES_LISTED, newest=span.newest)
 
+    async def list_unsettled(self, span: UnsettledRange) -> tuple[list[Sight], bool]:
+        """Streams that some projection may not have folded, and whether there may be more beyond the last of them."""
+        found = await self._store.unsettled(span, span.max_streams + 1)
+        fitting = how_many_fit(map(_size_of_sight, found[: span.max_streams]), MAX_BYTES_LISTED)
+        return found[:fitting], fitting < len(found)
+
     async def acknowledge_streams(self, settled: Sequence[tuple[SessionId, Rev]]) -> int:
         """Record which streams are settled; how many had not moved on."""
         at_most(MAX_STREAMS_ACKNOWLEDGED, "streams", settled)
@@ -229,6 +239,11 @@ class History:
         if found is None:
             raise NotFound
         return found
+
+
+def _size_of_sight(sight: Sight) -> int:
+    said = size_of(sight.pending) if sight.pending else 0
+    return len(sight.head.facts) + len(sight.head.personal_facts) + said + _REST_OF_SIGHT_BYTES
 
 
 def _owner(head: Head, turn_id: TurnId, lease_ms: int, takeover: bool, standing: Standing, limit: WindowLimit) -> Owner:

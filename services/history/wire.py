@@ -1,6 +1,6 @@
 """The contract's messages, to the ledger's values and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from colloquy.history.v1 import history_pb2 as pb
 from libs.runtime.errors import FieldViolation, InvalidField, Malformed
 from services.history import admission
-from services.history.commands import NewStream, NewTurn, Release, Reply, TurnRange, Viewer
+from services.history.commands import NewStream, NewTurn, Release, Reply, TurnRange, UnsettledRange, Viewer
 from services.history.domain import (
     ClaimId,
     Head,
@@ -27,6 +27,7 @@ from services.history.store import Sight
 from services.history.usecases import Begun, CommitResult, Opened, Owner
 
 FINGERPRINT_BYTES: Final = 32
+_BEFORE_ALL: Final = UUID(int=0)  # the nil UUID (RFC 9562, section 5.9) is nobody's
 
 _KINDS_SENT: Final = {Kind.INTERVIEW: pb.KIND_INTERVIEW, Kind.CHAT: pb.KIND_CHAT}
 _KINDS: Final[Mapping[int, Kind]] = {number: kind for kind, number in _KINDS_SENT.items()}
@@ -93,6 +94,11 @@ def release(sent: pb.ReleaseTurnRequest) -> Release:
 
 def turn_range(sent: pb.ListTurnsRequest) -> TurnRange:
     return TurnRange(sent.after_seq, sent.before_seq, sent.max_turns, sent.newest)
+
+
+def unsettled_range(sent: pb.ListUnsettledRequest) -> UnsettledRange:
+    after = _id("after_session_id", sent.after_session_id) if sent.after_session_id else _BEFORE_ALL
+    return UnsettledRange(SessionId(after), sent.max_streams, sent.min_age_ms)
 
 
 def head(stored: Head) -> pb.Head:
@@ -176,6 +182,20 @@ def stream(sight: Sight) -> pb.GetStreamResponse:
         pending=turn(sight.pending) if sight.pending else None,
         lease_left_ms=admission.lease_left_ms(sight.head, sight.now),
     )
+
+
+def unsettled(sights: Sequence[Sight], more: bool) -> pb.ListUnsettledResponse:
+    streams = [
+        pb.ListUnsettledResponse.Unsettled(
+            head=head(sight.head),
+            active=turn(sight.pending) if sight.pending else None,
+            lease_left_ms=admission.lease_left_ms(sight.head, sight.now),
+            erased=sight.head.erased,
+            age_ms=sight.age_ms,
+        )
+        for sight in sights
+    ]
+    return pb.ListUnsettledResponse(streams=streams, more=more)
 
 
 def _owner(owner: Owner) -> pb.Owner:

@@ -47,7 +47,7 @@ async def test_an_erase_leaves_ids_counts_and_digests_and_nothing_to_read(world:
     changed = {name for name in stream if stream[name] != left[name]}
     assert changed == {
         *("erased", "personal_facts", "fingerprint", "salt", "active_turn", "claim_id", "lease_until"),
-        *("sealed", "sealed_at", "fence", "rev"),
+        *("sealed", "sealed_at", "fence", "rev", "changed_at"),
     }
     assert (head.erased, head.sealed, head.rev, head.personal_facts) == (True, True, stream["rev"] + 1, b"")
     assert (left["rev"], left["fence"], left["facts"]) == (stream["rev"] + 1, stream["fence"] + 1, b"facts")

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from libs.runtime.db import Statement
 from services.history import statements
+from tests.conftest import FreshDatabase
 from tests.databases import Database
 
 TURNS = 10_000
@@ -91,6 +92,7 @@ PARAMETERS: Mapping[str, Mapping[str, object]] = {
     "STREAM": {**VIEWER, "session_id": SESSION},
     "STREAMS": {**VIEWER, "session_ids": [SESSION, uuid4()]},
     "TURNS": {"session_id": SESSION, "first": TURNS - 4, "last": TURNS},
+    "UNSETTLED": {"after_session_id": SESSION, "min_age_ms": 0, "limit": 5},
     "ACKNOWLEDGE": {"session_ids": [SESSION, uuid4()], "revs": [1, 1]},
     "SEAL": {"session_id": SESSION, "rev": 1, "active_turn": RUNNING},
     "ERASE": {"session_id": SHORT, "rev": 1},  # it reads its session whole
@@ -175,3 +177,33 @@ async def test_the_writes_that_were_looked_at_did_write(connection: psycopg.Asyn
     written = [node["Plans"][0]["Actual Rows"] for node in found if node["Node Type"] == "ModifyTable"]
     assert len(written) == 2
     assert all(written)
+
+
+# A table as it is in quiet hours, with the turns under way among many sessions that are settled.
+SETTLED = """
+INSERT INTO history.streams (session_id, owner_id, kind, facts, max_turns, min_interval_ms, lease_ms, head_digest, rev,
+    acked_rev)
+SELECT gen_random_uuid(), 'alice', 'chat', repeat('f', 100)::bytea, 100, 0, 5000, %(hash)s, 9,
+    CASE WHEN n %% 2500 = 0 THEN 8 ELSE 9 END
+FROM generate_series(1, 20000) n;
+"""
+
+
+@pytest.mark.parametrize("analyzed", [False, True], ids=["young", "analyzed"])
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_a_sweep_reads_the_index_of_unsettled_streams_and_no_settled_one(
+    fresh_database: FreshDatabase, mode: str, analyzed: bool
+) -> None:
+    dsn = fresh_database().dsns["history"]
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(SETTLED.encode(), {"hash": bytes(32)})
+        if analyzed:
+            await connection.execute("ANALYZE history.streams")
+
+        asked = {"after_session_id": UUID(int=0), "min_age_ms": 1, "limit": 501}
+        found = list(nodes(await plan(connection, statements.UNSETTLED, asked, mode)))
+
+    shown = json.dumps(found[0], indent=1)
+    [scan] = [node for node in found if node.get("Index Name") == "streams_unsettled"]
+    assert not [node for node in found if node["Node Type"] == "Seq Scan"], shown
+    assert (scan["Actual Rows"], scan.get("Rows Removed by Filter", 0)) == (8, 0), shown

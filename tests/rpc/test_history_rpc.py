@@ -24,7 +24,6 @@ from libs.runtime.errors import (
     SessionClosed,
     SessionLimit,
     Unavailable,
-    Unimplemented,
 )
 from libs.runtime.server import Server
 from libs.tokens.counting import count
@@ -310,6 +309,31 @@ async def test_an_erased_session_is_gone_for_everybody_but_for_who_erases_it_aga
             await attempt
 
 
+async def test_what_is_not_settled_is_listed_page_by_page(fresh_database: FreshDatabase) -> None:
+    async with serving(fresh_database().dsns["history"]) as service:
+        first, second, third = sorted([await interview(service, lease_ms=60_000) for _ in range(3)])
+        held = (await begin(service, message(first, "late"))).owner
+        erase = pb.EraseStreamRequest(session_id=third, viewer=ALICE)
+        await client.call(service.EraseStream, erase, CAP_MS)
+
+        request = pb.ListUnsettledRequest(max_streams=2)
+        page = await client.call(service.ListUnsettled, request, CAP_MS)
+        request.after_session_id = page.streams[-1].head.session_id
+        last = await client.call(service.ListUnsettled, request, CAP_MS)
+        rested = pb.ListUnsettledRequest(max_streams=500, min_age_ms=60_000)
+        none = await client.call(service.ListUnsettled, rested, CAP_MS)
+
+    running, quiet = page.streams
+    assert [running.head.session_id, quiet.head.session_id, last.streams[0].head.session_id] == [first, second, third]
+    assert (page.more, last.more, len(last.streams)) == (True, False, 1)
+    assert (running.active.turn_id, running.active.user_text, running.head.fence) == (held.turn_id, "late", held.fence)
+    assert 0 < running.lease_left_ms <= 60_000
+    assert 0 <= running.age_ms < 60_000
+    assert not quiet.HasField("active")
+    assert [it.erased for it in (running, quiet, last.streams[0])] == [False, False, True]
+    assert list(none.streams) == []
+
+
 async def test_streams_are_read_together_and_acknowledged(service: "HistoryServiceAsyncStub") -> None:
     sessions = [await interview(service) for _ in range(3)]
     wanted = pb.BatchGetStreamsRequest(session_ids=[*sessions[::-1], str(uuid4())], viewer=ALICE)
@@ -436,6 +460,8 @@ async def test_every_field_at_fault_is_named(service: "HistoryServiceAsyncStub",
     assert await violations(
         client.call(service.AcknowledgeStreams, pb.AcknowledgeStreamsRequest(streams=settled), CAP_MS)
     ) == ["streams"]
+    unsettled = pb.ListUnsettledRequest(max_streams=501, min_age_ms=-1)
+    assert await violations(client.call(service.ListUnsettled, unsettled, CAP_MS)) == ["max_streams", "min_age_ms"]
     async with await psycopg.AsyncConnection.connect(database.dsns["history"]) as connection:
         cursor = await connection.execute("SELECT count(*) FROM history.turns WHERE session_id = %s", [session_id])
         assert await cursor.fetchone() == (2,), "none of them has left a row"
@@ -447,13 +473,6 @@ async def test_a_commit_of_an_absent_turn_is_not_found(service: "HistoryServiceA
 
     with pytest.raises(NotFound):
         await commit(service, answer(held, turn_id=str(uuid4())))
-
-
-async def test_what_is_not_built_says_so(service: "HistoryServiceAsyncStub") -> None:
-    with pytest.raises(Unimplemented) as caught:
-        await client.call(service.ListUnsettled, pb.ListUnsettledRequest(max_streams=1), CAP_MS)
-
-    assert "comes with" in caught.value.detail
 
 
 async def test_a_broken_database_is_unavailable_and_tells_nothing_of_itself(fresh_database: FreshDatabase) -> None:

@@ -76,6 +76,7 @@ HEAD = Head(
     last_begin_at=at(-60_000),
     sealed_at=None,
     created_at=at(-600_000),
+    changed_at=at(-60_000),
     digest=Digest(b"d" * 32),
     erased=False,
 )

@@ -1269,19 +1269,25 @@ class ListUnsettledRequest(_message.Message):
 
     MAX_STREAMS_FIELD_NUMBER: _builtins.int
     MIN_AGE_MS_FIELD_NUMBER: _builtins.int
+    AFTER_SESSION_ID_FIELD_NUMBER: _builtins.int
     max_streams: _builtins.int
     """The most streams, 1 to 500."""
     min_age_ms: _builtins.int
-    """Only streams whose last change is at least this old."""
+    """Only streams that nothing was written to for at least this long, nor to their turns. An
+    acknowledgement is no such write.
+    """
+    after_session_id: _builtins.str
+    """Only streams after this one: the last of the page before; empty for the first page."""
     def __init__(
         self,
         *,
         max_streams: _builtins.int = ...,
         min_age_ms: _builtins.int = ...,
+        after_session_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_streams", b"max_streams", "min_age_ms", b"min_age_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_session_id", b"after_session_id", "max_streams", b"max_streams", "min_age_ms", b"min_age_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1303,17 +1309,20 @@ class ListUnsettledResponse(_message.Message):
         ACTIVE_FIELD_NUMBER: _builtins.int
         LEASE_LEFT_MS_FIELD_NUMBER: _builtins.int
         ERASED_FIELD_NUMBER: _builtins.int
+        AGE_MS_FIELD_NUMBER: _builtins.int
         lease_left_ms: _builtins.int
         """What is left of its lease; 0 once expired."""
         erased: _builtins.bool
         """Whether the session was erased."""
+        age_ms: _builtins.int
+        """For how long nothing was written to the stream or its turns."""
         @_builtins.property
         def head(self) -> Global___Head:
             """The head."""
 
         @_builtins.property
         def active(self) -> Global___Turn:
-            """The turn that is RUNNING there, if any."""
+            """The turn that is RUNNING there, if any, under the head's fence."""
 
         def __init__(
             self,
@@ -1322,26 +1331,31 @@ class ListUnsettledResponse(_message.Message):
             active: Global___Turn | None = ...,
             lease_left_ms: _builtins.int = ...,
             erased: _builtins.bool = ...,
+            age_ms: _builtins.int = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "head", b"head"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "erased", b"erased", "head", b"head", "lease_left_ms", b"lease_left_ms"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "age_ms", b"age_ms", "erased", b"erased", "head", b"head", "lease_left_ms", b"lease_left_ms"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     STREAMS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    more: _builtins.bool
+    """Whether there may be more after the last of them."""
     @_builtins.property
     def streams(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListUnsettledResponse.Unsettled]:
-        """The unsettled streams."""
+        """The unsettled streams, ascending by session_id."""
 
     def __init__(
         self,
         *,
         streams: _abc.Iterable[Global___ListUnsettledResponse.Unsettled] | None = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more", b"more", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -223,10 +223,12 @@ class HistoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListUnsettled(self, request, context):
-        """ListUnsettled names streams with acked_rev < rev, the longest waiting first.
+        """ListUnsettled pages through the streams with acked_rev < rev, erased ones too, by session_id: as
+        many as asked for, or fewer where they are large (about 192 KiB, at least one stream).
 
-        Effect: none. Idempotent.
-        Errors: INVALID_FIELD, UNAVAILABLE; UNIMPLEMENTED until the sweep is complete.
+        Effect: none. Idempotent. What is said of a stream is of one moment; a page may lack one that
+        came to be unsettled behind it.
+        Errors: INVALID_FIELD, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -121,10 +121,12 @@ class HistoryServiceStub:
     Errors: NOT_FOUND (absent, or not the viewer's), UNAVAILABLE.
     """
     ListUnsettled: _grpc.UnaryUnaryMultiCallable[_history_pb2.ListUnsettledRequest, _history_pb2.ListUnsettledResponse]
-    """ListUnsettled names streams with acked_rev < rev, the longest waiting first.
+    """ListUnsettled pages through the streams with acked_rev < rev, erased ones too, by session_id: as
+    many as asked for, or fewer where they are large (about 192 KiB, at least one stream).
 
-    Effect: none. Idempotent.
-    Errors: INVALID_FIELD, UNAVAILABLE; UNIMPLEMENTED until the sweep is complete.
+    Effect: none. Idempotent. What is said of a stream is of one moment; a page may lack one that
+    came to be unsettled behind it.
+    Errors: INVALID_FIELD, UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -216,10 +218,12 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     Errors: NOT_FOUND (absent, or not the viewer's), UNAVAILABLE.
     """
     ListUnsettled: _aio.UnaryUnaryMultiCallable[_history_pb2.ListUnsettledRequest, _history_pb2.ListUnsettledResponse]  # type: ignore[assignment]
-    """ListUnsettled names streams with acked_rev < rev, the longest waiting first.
+    """ListUnsettled pages through the streams with acked_rev < rev, erased ones too, by session_id: as
+    many as asked for, or fewer where they are large (about 192 KiB, at least one stream).
 
-    Effect: none. Idempotent.
-    Errors: INVALID_FIELD, UNAVAILABLE; UNIMPLEMENTED until the sweep is complete.
+    Effect: none. Idempotent. What is said of a stream is of one moment; a page may lack one that
+    came to be unsettled behind it.
+    Errors: INVALID_FIELD, UNAVAILABLE.
     """
 
 class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -374,10 +378,12 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.ListUnsettledRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_pb2.ListUnsettledResponse, _abc.Awaitable[_history_pb2.ListUnsettledResponse]]:
-        """ListUnsettled names streams with acked_rev < rev, the longest waiting first.
+        """ListUnsettled pages through the streams with acked_rev < rev, erased ones too, by session_id: as
+        many as asked for, or fewer where they are large (about 192 KiB, at least one stream).
 
-        Effect: none. Idempotent.
-        Errors: INVALID_FIELD, UNAVAILABLE; UNIMPLEMENTED until the sweep is complete.
+        Effect: none. Idempotent. What is said of a stream is of one moment; a page may lack one that
+        came to be unsettled behind it.
+        Errors: INVALID_FIELD, UNAVAILABLE.
         """
 
 def add_HistoryServiceServicer_to_server(servicer: HistoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
