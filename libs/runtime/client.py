@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import grpc
 
-from libs.runtime import context, status
+from libs.runtime import context, failpoint_calls, status
 from libs.runtime.errors import DeadlineExceeded, Unavailable
 
 DEFAULT_CAP_MS = 150
@@ -53,7 +53,7 @@ def open_channel(target: str) -> grpc.aio.Channel:
     Args:
         target: a gRPC target. Where it names many addresses, calls go round them, past those that are not SERVING.
     """
-    return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    return grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=failpoint_calls.interceptors())
 
 
 async def call(

@@ -39,6 +39,14 @@ class Env:
         if self._problems:
             raise ConfigError(self._problems)
 
+    def given(self, name: str) -> str | None:
+        """The value of `name`, also an empty one; None where it is not set at all."""
+        return self._raw(name) if name in self._variables or f"{name}_FILE" in self._variables else None
+
+    def reject(self, name: str, problem: str) -> None:
+        """Report what whoever uses the value finds wrong with it."""
+        self._problems.append(f"{name} {problem}")
+
     def text(self, name: str, default: str | None = None, *, otherwise: str = "") -> str:
         """The value of `name`, else of the more general variable `otherwise`, else the default."""
         value = self._raw(name) or (self._raw(otherwise) if otherwise else "")
@@ -96,7 +104,7 @@ class Env:
             return self._wrong(f"{name}_FILE", f"cannot be read: {path}: {error.__class__.__name__}", "")
 
     def _wrong(self, name: str, problem: str, placeholder: _T) -> _T:
-        self._problems.append(f"{name} {problem}")
+        self.reject(name, problem)
         return placeholder
 
 

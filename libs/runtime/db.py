@@ -22,7 +22,7 @@ import psycopg
 from prometheus_client import Histogram
 from psycopg.rows import namedtuple_row
 
-from libs.runtime import telemetry
+from libs.runtime import failpoints, telemetry
 from libs.runtime.errors import Unavailable
 from libs.runtime.pool import Connection, Pool
 
@@ -112,6 +112,7 @@ class Database(Session):
 
     def __init__(self, dsn: str, name: str, pool_size: int = 8, statement_timeout_ms: int = 2000) -> None:
         self._pool = Pool(dsn, pool_size, f"colloquy-{name}", statement_timeout_ms)
+        self._execute = failpoints.between(_execute, _label, _outage)
         POOL_CONNECTIONS.labels(name, "in_use").set_function(self._pool.lent)
         POOL_CONNECTIONS.labels(name, "idle").set_function(self._pool.idle)
 
@@ -152,7 +153,7 @@ class Database(Session):
     async def _send(self, statement: Statement, params: Parameters | None) -> psycopg.AsyncCursor[Row]:
         connection = await self._take()
         try:
-            return await _execute(connection, statement, params)
+            return await self._execute(connection, statement, params)
         finally:
             await self._pool.give_back(connection)
 
@@ -183,6 +184,14 @@ async def _execute(connection: Connection, statement: Statement, params: Paramet
         raise failure from failure.__cause__
     finally:
         telemetry.later(_observe, statement.name, perf_counter() - started)
+
+
+def _label(_: Connection, statement: Statement, params: Parameters | None) -> str:  # noqa: ARG001 (as of `_execute`)
+    return statement.name
+
+
+def _outage(_: bool) -> Exception:
+    return _caused(Unavailable(), DatabaseError("", "", "failpoint"))
 
 
 def _observe(statement: str, seconds: float) -> None:

@@ -8,7 +8,7 @@ from importlib import metadata
 from aiohttp import web
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, exposition
 
-from libs.runtime import logs
+from libs.runtime import failpoints, logs
 from libs.runtime.config import Address
 from libs.runtime.logs import LEVELS as LEVELS
 from libs.runtime.logs import flush as flush
@@ -70,6 +70,7 @@ class MetricsServer:
         app.add_routes(
             [web.get("/metrics", self._metrics), web.get("/livez", self._livez), web.get("/readyz", self._readyz)]
         )
+        app.add_routes(failpoints.routes())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         self._lag: asyncio.Task[None] | None = None
         self.port = listen[1]

@@ -5,7 +5,7 @@ from functools import partial
 
 from colloquy.assessment.v1.assessment_pb2_grpc import add_AssessmentServiceServicer_to_server
 from colloquy.llm.v1.llm_pb2_grpc import LlmServiceStub
-from libs.runtime import telemetry
+from libs.runtime import failpoints, telemetry
 from libs.runtime.client import open_channel
 from libs.runtime.config import Env
 from libs.runtime.db import Database
@@ -27,6 +27,7 @@ async def main(env: Env) -> None:
     dsn = env.secret("COLLOQUY_ASSESSMENT_DATABASE_URL", otherwise="COLLOQUY_DATABASE_URL")
     llm_target = env.text("COLLOQUY_LLM_TARGET", "127.0.0.1:50054")
     level = env.choice("COLLOQUY_LOG_LEVEL", LEVELS, "info")
+    failpoints.configure("assessment", env)
     env.check()
     telemetry.configure("assessment", level)
     database = Database(dsn, "assessment")

@@ -3,7 +3,7 @@
 import os
 
 from libs.identity import settings as identity
-from libs.runtime import telemetry
+from libs.runtime import failpoints, telemetry
 from libs.runtime.config import Env
 from libs.runtime.server import LEVELS, run
 from services.bff.app import build
@@ -30,6 +30,7 @@ async def main(env: Env) -> None:
     )
     cors_origins = [origin.strip() for origin in env.text("COLLOQUY_CORS_ORIGINS", "").split(",") if origin.strip()]
     level = env.choice("COLLOQUY_LOG_LEVEL", LEVELS, "info")
+    failpoints.configure("bff", env)
     env.check()
     verifier = identity.open_verifier(tokens)
     telemetry.configure("bff", level)

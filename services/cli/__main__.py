@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     token = commands.add_parser("token", help="print a token and nothing else")
     token.add_argument("--sub", required=True, help="the subject: who owns what the token creates")
     token.add_argument("--role", action="append", choices=[role.value for role in Role], required=True)
+    failpoints = commands.add_parser("failpoints", help="list the points at which tests can have a fault by name")
+    failpoints.add_argument("--json", action="store_true", help="as JSON")
     return parser
 
 
@@ -97,6 +99,13 @@ def _token(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
     return 0
 
 
+def _failpoints(parsed: argparse.Namespace, _: Mapping[str, str]) -> int:
+    from services.cli import failpoints
+
+    failpoints.tell(as_json=parsed.json)
+    return 0
+
+
 def _failed(*reasons: str) -> int:
     sys.stderr.write("".join(f"colloquy: {reason}\n" for reason in reasons))
     return 1
@@ -109,6 +118,7 @@ _COMMANDS = {
     "interview": _interview,
     "chat": _chat,
     "token": _token,
+    "failpoints": _failpoints,
 }
 
 if __name__ == "__main__":

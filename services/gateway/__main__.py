@@ -6,7 +6,7 @@ from functools import partial
 from colloquy.gateway.v1 import gateway_pb2_grpc
 from libs.identity import settings as identity
 from libs.prompts import rendering
-from libs.runtime import telemetry
+from libs.runtime import failpoints, telemetry
 from libs.runtime.client import open_channel
 from libs.runtime.config import Env
 from libs.runtime.server import LEVELS, Background, Server, run, serve
@@ -37,6 +37,7 @@ async def main(env: Env) -> None:
     )
     issuer = identity.read(env)
     level = env.choice("COLLOQUY_LOG_LEVEL", LEVELS, "info")
+    failpoints.configure("gateway", env)
     env.check()
     telemetry.configure("gateway", level)
 

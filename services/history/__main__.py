@@ -4,7 +4,7 @@ import os
 from functools import partial
 
 from colloquy.history.v1.history_pb2_grpc import add_HistoryServiceServicer_to_server
-from libs.runtime import telemetry
+from libs.runtime import failpoints, telemetry
 from libs.runtime.config import Env
 from libs.runtime.db import Database
 from libs.runtime.server import LEVELS, Server, run, serve
@@ -21,6 +21,7 @@ async def main(env: Env) -> None:
     metrics = env.listen("COLLOQUY_HISTORY_METRICS_LISTEN", "127.0.0.1:9473")
     dsn = env.secret("COLLOQUY_HISTORY_DATABASE_URL", otherwise="COLLOQUY_DATABASE_URL")
     level = env.choice("COLLOQUY_LOG_LEVEL", LEVELS, "info")
+    failpoints.configure("history", env)
     env.check()
     telemetry.configure("history", level)
     counting.warm()

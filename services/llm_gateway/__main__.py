@@ -4,7 +4,7 @@ import os
 from functools import partial
 
 from colloquy.llm.v1.llm_pb2_grpc import add_LlmServiceServicer_to_server
-from libs.runtime import telemetry
+from libs.runtime import failpoints, telemetry
 from libs.runtime.config import ConfigError, Env
 from libs.runtime.db import Database
 from libs.runtime.server import LEVELS, Background, Server, run, serve
@@ -27,6 +27,7 @@ async def main(env: Env) -> None:
     api_key = env.secret("OPENAI_API_KEY", None if base_url == OPENAI_URL else "none")
     model = env.text("COLLOQUY_LLM_MODEL", "gpt-4o-mini")
     level = env.choice("COLLOQUY_LOG_LEVEL", LEVELS, "info")
+    failpoints.configure("llm-gateway", env)
     env.check()
     if not base_url.startswith(("https://", "http://")):
         raise ConfigError(["OPENAI_BASE_URL must be a URL, such as https://api.openai.com/v1"])

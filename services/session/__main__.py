@@ -4,7 +4,7 @@ import os
 from functools import partial
 
 from colloquy.session.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
-from libs.runtime import telemetry
+from libs.runtime import failpoints, telemetry
 from libs.runtime.config import Env
 from libs.runtime.db import Database
 from libs.runtime.server import LEVELS, Server, run, serve
@@ -20,6 +20,7 @@ async def main(env: Env) -> None:
     metrics = env.listen("COLLOQUY_SESSION_METRICS_LISTEN", "127.0.0.1:9472")
     dsn = env.secret("COLLOQUY_SESSION_DATABASE_URL", otherwise="COLLOQUY_DATABASE_URL")
     level = env.choice("COLLOQUY_LOG_LEVEL", LEVELS, "info")
+    failpoints.configure("session", env)
     env.check()
     telemetry.configure("session", level)
     database = Database(dsn, "session")
