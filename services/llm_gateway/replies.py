@@ -107,18 +107,10 @@ def refusal(error: openai.APIStatusError) -> ProviderError:
     return ProviderError(failure, status, _retry_after_ms(error.response.headers))
 
 
-def disconnection(error: BaseException) -> ProviderError:
-    """What a connection that could not be made, or broke, means.
-
-    The SDK says `APITimeoutError` for a refused connection and for one that was reset after the request was sent; only
-    aiohttp's error, at the end of the chain of causes, tells whether anything had been sent.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            return ProviderError(Failure.UNREACHABLE)
-        cause = cause.__cause__
-    return ProviderError(Failure.BROKEN)
+def disconnection(error: Exception) -> ProviderError:
+    """What a connection that could not be made, or broke, means."""
+    never_made = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    return ProviderError(Failure.UNREACHABLE if never_made else Failure.BROKEN)
 
 
 def _failure_of(error: object) -> Failure | None:
