@@ -20,6 +20,7 @@ MAX_BYTES_LISTED: Final = 192 * 1024  # gRPC messages hold 256 KiB (interfaces.m
 MAX_STREAMS_READ: Final = 200
 MAX_STREAMS_ACKNOWLEDGED: Final = 500
 MAX_STREAMS_UNSETTLED: Final = 500
+MAX_TURNS_READ: Final = 500
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,16 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnStatus:
+    """Where a turn stands, and no more of it; `committed_at` is None while it is not COMMITTED."""
+
+    session_id: SessionId
+    turn_id: TurnId
+    state: TurnState
+    committed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class WindowLimit:
     """The context that a model is given: the newest messages within both bounds."""
 

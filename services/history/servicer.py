@@ -59,6 +59,11 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         head, turns = await self._history.list_turns(session_id, viewer, wire.turn_range(request))
         return pb.ListTurnsResponse(turns=[wire.turn(turn) for turn in turns], head=wire.head(head))
 
+    async def BatchGetTurns(self, request: pb.BatchGetTurnsRequest, _: _Context) -> pb.BatchGetTurnsResponse:
+        keys = [(wire.session_id(key.session_id), wire.turn_id(key.turn_id)) for key in request.turns]
+        found = await self._history.get_turn_states(keys)
+        return pb.BatchGetTurnsResponse(turns=[wire.turn_status(status) for status in found])
+
     async def AcknowledgeStreams(
         self, request: pb.AcknowledgeStreamsRequest, _: _Context
     ) -> pb.AcknowledgeStreamsResponse:

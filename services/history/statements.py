@@ -229,22 +229,31 @@ TURNS: Final = Statement(
 
 # The sweep's cursor, on the partial index of the streams that are not settled; a page begins where the last one ended,
 # so a stream that stays unsettled cannot keep the others waiting. Head and turn are of one snapshot. The planner takes
-# a third of all streams for unsettled: the limits keep it from joining whole tables for the few that are.
+# a third of all streams for unsettled: the inner limit keeps it from joining whole tables for the few that are.
 UNSETTLED: Final = Statement(
     "history_unsettled",
     f"""
     SELECT clock_timestamp(), {_HEAD}, {_TURN}
-    FROM (
-        SELECT * FROM history.streams
-        WHERE acked_rev < rev AND session_id > %(after_session_id)s
-            AND changed_at <= statement_timestamp() - %(min_age_ms)s * interval '1 millisecond'
-        ORDER BY session_id
-        LIMIT %(limit)s
-    ) s
+    FROM history.streams s
     LEFT JOIN LATERAL (
         SELECT * FROM history.turns x WHERE x.session_id = s.session_id AND x.turn_id = s.active_turn LIMIT 1
     ) t ON true
+    WHERE s.acked_rev < s.rev AND s.session_id > %(after_session_id)s
+        AND s.changed_at <= statement_timestamp() - %(min_age_ms)s * interval '1 millisecond'
     ORDER BY s.session_id
+    LIMIT %(limit)s
+    """,
+)
+
+# As many rows as were asked for are looked up one by one: here too a limit speaks for the planner's estimate.
+TURN_STATES: Final = Statement(
+    "history_turn_states",
+    """
+    SELECT t.session_id, t.turn_id, t.state, t.committed_at
+    FROM unnest(%(session_ids)s::uuid[], %(turn_ids)s::uuid[]) AS asked (session_id, turn_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM history.turns x WHERE x.session_id = asked.session_id AND x.turn_id = asked.turn_id LIMIT 1
+    ) t
     """,
 )
 

@@ -19,6 +19,7 @@ from services.history.domain import (
     Turn,
     TurnId,
     TurnState,
+    TurnStatus,
     WindowMessage,
 )
 from services.history.rows import head_of, messages_of, turn_of
@@ -236,6 +237,12 @@ class Store:
         """The committed turns with first <= seq <= last, ascending."""
         rows = await self._db.all(statements.TURNS, {"session_id": session_id, "first": first, "last": last})
         return [turn for row in rows if (turn := turn_of(row, session_id))]
+
+    async def turn_states(self, keys: Sequence[tuple[SessionId, TurnId]]) -> list[TurnStatus]:
+        """Those of the turns that there are, erased sessions' too, in no order."""
+        params = {"session_ids": [session_id for session_id, _ in keys], "turn_ids": [turn_id for _, turn_id in keys]}
+        rows = await self._db.all(statements.TURN_STATES, params)
+        return [TurnStatus(row.session_id, row.turn_id, TurnState(row.state), row.committed_at) for row in rows]
 
     async def unsettled(self, span: UnsettledRange, limit: int) -> list[Sight]:
         """Streams that are not acknowledged as they stand, erased ones too, ascending; pending is what runs there."""

@@ -16,6 +16,7 @@ from services.history.commands import (
     MAX_BYTES_LISTED,
     MAX_STREAMS_ACKNOWLEDGED,
     MAX_STREAMS_READ,
+    MAX_TURNS_READ,
     NewStream,
     NewTurn,
     Release,
@@ -34,6 +35,7 @@ from services.history.domain import (
     Turn,
     TurnId,
     TurnState,
+    TurnStatus,
     WindowLimit,
     WindowMessage,
     how_many_fit,
@@ -172,6 +174,11 @@ class History:
         first, last = span.bounds(head.last_seq)
         turns = await self._store.turns(session_id, first, last) if first <= last else []
         return head, within_bytes(turns, MAX_BYTES_LISTED, newest=span.newest)
+
+    async def get_turn_states(self, keys: Sequence[tuple[SessionId, TurnId]]) -> list[TurnStatus]:
+        """Where those of the turns stand that there are."""
+        at_most(MAX_TURNS_READ, "turns", keys)
+        return await self._store.turn_states(keys)
 
     async def list_unsettled(self, span: UnsettledRange) -> tuple[list[Sight], bool]:
         """Streams that some projection may not have folded, and whether there may be more beyond the last of them."""

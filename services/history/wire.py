@@ -21,6 +21,7 @@ from services.history.domain import (
     Turn,
     TurnId,
     TurnState,
+    TurnStatus,
     WindowLimit,
 )
 from services.history.store import Sight
@@ -181,6 +182,15 @@ def stream(sight: Sight) -> pb.GetStreamResponse:
         head=head(sight.head),
         pending=turn(sight.pending) if sight.pending else None,
         lease_left_ms=admission.lease_left_ms(sight.head, sight.now),
+    )
+
+
+def turn_status(status: TurnStatus) -> pb.BatchGetTurnsResponse.TurnStatus:
+    return pb.BatchGetTurnsResponse.TurnStatus(
+        session_id=str(status.session_id),
+        turn_id=str(status.turn_id),
+        state=_STATES_SENT[status.state],
+        committed_at=_timestamp(status.committed_at),
     )
 
 

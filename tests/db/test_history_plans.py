@@ -92,6 +92,7 @@ PARAMETERS: Mapping[str, Mapping[str, object]] = {
     "STREAM": {**VIEWER, "session_id": SESSION},
     "STREAMS": {**VIEWER, "session_ids": [SESSION, uuid4()]},
     "TURNS": {"session_id": SESSION, "first": TURNS - 4, "last": TURNS},
+    "TURN_STATES": {"session_ids": [SESSION, uuid4()], "turn_ids": [RUNNING, OTHER]},
     "UNSETTLED": {"after_session_id": SESSION, "min_age_ms": 0, "limit": 5},
     "ACKNOWLEDGE": {"session_ids": [SESSION, uuid4()], "revs": [1, 1]},
     "SEAL": {"session_id": SESSION, "rev": 1, "active_turn": RUNNING},

@@ -20,6 +20,7 @@ from services.history.domain import (
     Rev,
     SessionId,
     Turn,
+    TurnId,
     TurnState,
 )
 from services.history.usecases import CommitOutcome
@@ -230,6 +231,35 @@ async def test_turns_are_listed_by_seq(world: World, asked: TurnRange, seqs: lis
 
     assert [turn.seq for turn in turns] == seqs
     assert head.last_seq == 5
+
+
+async def test_the_states_of_turns_are_read_together_whoever_they_belong_to(world: World) -> None:
+    sessions = [await world.opened() for _ in range(4)]
+    turns = [owner(await world.history.begin_turn(message(session_id))) for session_id in sessions]
+    done = committed((await world.commit(turns[0])).turn)
+    for held, state in [(turns[1], TurnState.ABANDONED), (turns[2], TurnState.FAILED)]:
+        release = Release(state, "UNAVAILABLE")
+        await world.history.release_turn(held.head.session_id, held.turn_id, held.head.fence, release)
+    await world.history.erase_stream(sessions[2], ALICE)
+    known = [(held.head.session_id, held.turn_id) for held in turns]
+
+    found = await world.history.get_turn_states(
+        [*known, (sessions[0], turns[1].turn_id), (sessions[0], TurnId(uuid4()))]
+    )
+
+    assert {(it.session_id, it.turn_id): (it.state, it.committed_at) for it in found} == dict(
+        zip(
+            known,
+            [
+                (TurnState.COMMITTED, done.committed_at),
+                (TurnState.ABANDONED, None),
+                (TurnState.FAILED, None),
+                (TurnState.RUNNING, None),
+            ],
+            strict=True,
+        )
+    )
+    assert await world.history.get_turn_states([]) == []
 
 
 # Acknowledging

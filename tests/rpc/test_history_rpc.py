@@ -309,6 +309,27 @@ async def test_an_erased_session_is_gone_for_everybody_but_for_who_erases_it_aga
             await attempt
 
 
+async def test_where_turns_stand_is_told_together(service: "HistoryServiceAsyncStub") -> None:
+    session_id = await interview(service)
+    done = (await commit(service, answer((await begin(service, message(session_id))).owner))).turn
+    running = (await begin(service, message(session_id))).owner.turn_id
+    keys = [
+        pb.BatchGetTurnsRequest.TurnKey(session_id=session_id, turn_id=turn_id)
+        for turn_id in (done.turn_id, running, str(uuid4()))
+    ]
+
+    found = await client.call(service.BatchGetTurns, pb.BatchGetTurnsRequest(turns=keys), CAP_MS)
+
+    by_id = {status.turn_id: status for status in found.turns}
+    assert {it: by_id[it].state for it in by_id} == {
+        done.turn_id: pb.TURN_STATE_COMMITTED,
+        running: pb.TURN_STATE_RUNNING,
+    }
+    assert by_id[done.turn_id].committed_at == done.committed_at
+    assert not by_id[running].HasField("committed_at")
+    assert {status.session_id for status in found.turns} == {session_id}
+
+
 async def test_what_is_not_settled_is_listed_page_by_page(fresh_database: FreshDatabase) -> None:
     async with serving(fresh_database().dsns["history"]) as service:
         first, second, third = sorted([await interview(service, lease_ms=60_000) for _ in range(3)])
@@ -460,6 +481,10 @@ async def test_every_field_at_fault_is_named(service: "HistoryServiceAsyncStub",
     assert await violations(
         client.call(service.AcknowledgeStreams, pb.AcknowledgeStreamsRequest(streams=settled), CAP_MS)
     ) == ["streams"]
+    keys = [pb.BatchGetTurnsRequest.TurnKey(session_id=session_id, turn_id=held.turn_id)] * 501
+    assert await violations(client.call(service.BatchGetTurns, pb.BatchGetTurnsRequest(turns=keys), CAP_MS)) == [
+        "turns"
+    ]
     unsettled = pb.ListUnsettledRequest(max_streams=501, min_age_ms=-1)
     assert await violations(client.call(service.ListUnsettled, unsettled, CAP_MS)) == ["max_streams", "min_age_ms"]
     async with await psycopg.AsyncConnection.connect(database.dsns["history"]) as connection:

@@ -1086,6 +1086,112 @@ class ListTurnsResponse(_message.Message):
 Global___ListTurnsResponse: _TypeAlias = ListTurnsResponse  # noqa: Y015
 
 @_typing.final
+class BatchGetTurnsRequest(_message.Message):
+    """BatchGetTurnsRequest names turns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TurnKey(_message.Message):
+        """One turn."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SESSION_ID_FIELD_NUMBER: _builtins.int
+        TURN_ID_FIELD_NUMBER: _builtins.int
+        session_id: _builtins.str
+        """The session."""
+        turn_id: _builtins.str
+        """The turn."""
+        def __init__(
+            self,
+            *,
+            session_id: _builtins.str = ...,
+            turn_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "turn_id", b"turn_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TURNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetTurnsRequest.TurnKey]:
+        """The turns, at most 500."""
+
+    def __init__(
+        self,
+        *,
+        turns: _abc.Iterable[Global___BatchGetTurnsRequest.TurnKey] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetTurnsRequest: _TypeAlias = BatchGetTurnsRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetTurnsResponse(_message.Message):
+    """BatchGetTurnsResponse is what was found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TurnStatus(_message.Message):
+        """Where one turn stands."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SESSION_ID_FIELD_NUMBER: _builtins.int
+        TURN_ID_FIELD_NUMBER: _builtins.int
+        STATE_FIELD_NUMBER: _builtins.int
+        COMMITTED_AT_FIELD_NUMBER: _builtins.int
+        session_id: _builtins.str
+        """The session."""
+        turn_id: _builtins.str
+        """The turn."""
+        state: Global___TurnState.ValueType
+        """Its state."""
+        @_builtins.property
+        def committed_at(self) -> _timestamp_pb2.Timestamp:
+            """When it was committed; absent while it is not."""
+
+        def __init__(
+            self,
+            *,
+            session_id: _builtins.str = ...,
+            turn_id: _builtins.str = ...,
+            state: Global___TurnState.ValueType = ...,
+            committed_at: _timestamp_pb2.Timestamp | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["committed_at", b"committed_at"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_at", b"committed_at", "session_id", b"session_id", "state", b"state", "turn_id", b"turn_id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TURNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchGetTurnsResponse.TurnStatus]:
+        """The turns found, in no order."""
+
+    def __init__(
+        self,
+        *,
+        turns: _abc.Iterable[Global___BatchGetTurnsResponse.TurnStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetTurnsResponse: _TypeAlias = BatchGetTurnsResponse  # noqa: Y015
+
+@_typing.final
 class AcknowledgeStreamsRequest(_message.Message):
     """AcknowledgeStreamsRequest names settled streams."""
 

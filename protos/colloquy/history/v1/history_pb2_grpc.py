@@ -74,6 +74,11 @@ class HistoryServiceStub:
                 request_serializer=colloquy_dot_history_dot_v1_dot_history__pb2.ListTurnsRequest.SerializeToString,
                 response_deserializer=colloquy_dot_history_dot_v1_dot_history__pb2.ListTurnsResponse.FromString,
                 _registered_method=True)
+        self.BatchGetTurns = channel.unary_unary(
+                '/colloquy.history.v1.HistoryService/BatchGetTurns',
+                request_serializer=colloquy_dot_history_dot_v1_dot_history__pb2.BatchGetTurnsRequest.SerializeToString,
+                response_deserializer=colloquy_dot_history_dot_v1_dot_history__pb2.BatchGetTurnsResponse.FromString,
+                _registered_method=True)
         self.AcknowledgeStreams = channel.unary_unary(
                 '/colloquy.history.v1.HistoryService/AcknowledgeStreams',
                 request_serializer=colloquy_dot_history_dot_v1_dot_history__pb2.AcknowledgeStreamsRequest.SerializeToString,
@@ -186,6 +191,16 @@ class HistoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetTurns(self, request, context):
+        """BatchGetTurns tells where turns of any sessions stand, erased ones too, and nothing that they say.
+
+        Effect: none. Idempotent. Turns that are absent are left out.
+        Errors: INVALID_FIELD (more than 500 turns), UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AcknowledgeStreams(self, request, context):
         """AcknowledgeStreams records that every projection has folded these streams up to a rev.
 
@@ -271,6 +286,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.ListTurns,
                     request_deserializer=colloquy_dot_history_dot_v1_dot_history__pb2.ListTurnsRequest.FromString,
                     response_serializer=colloquy_dot_history_dot_v1_dot_history__pb2.ListTurnsResponse.SerializeToString,
+            ),
+            'BatchGetTurns': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetTurns,
+                    request_deserializer=colloquy_dot_history_dot_v1_dot_history__pb2.BatchGetTurnsRequest.FromString,
+                    response_serializer=colloquy_dot_history_dot_v1_dot_history__pb2.BatchGetTurnsResponse.SerializeToString,
             ),
             'AcknowledgeStreams': grpc.unary_unary_rpc_method_handler(
                     servicer.AcknowledgeStreams,
@@ -487,6 +507,33 @@ class HistoryService:
             '/colloquy.history.v1.HistoryService/ListTurns',
             colloquy_dot_history_dot_v1_dot_history__pb2.ListTurnsRequest.SerializeToString,
             colloquy_dot_history_dot_v1_dot_history__pb2.ListTurnsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetTurns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/colloquy.history.v1.HistoryService/BatchGetTurns',
+            colloquy_dot_history_dot_v1_dot_history__pb2.BatchGetTurnsRequest.SerializeToString,
+            colloquy_dot_history_dot_v1_dot_history__pb2.BatchGetTurnsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -96,6 +96,12 @@ class HistoryServiceStub:
     Effect: none. Idempotent.
     Errors: NOT_FOUND (absent, erased, or not the viewer's), INVALID_FIELD, UNAVAILABLE.
     """
+    BatchGetTurns: _grpc.UnaryUnaryMultiCallable[_history_pb2.BatchGetTurnsRequest, _history_pb2.BatchGetTurnsResponse]
+    """BatchGetTurns tells where turns of any sessions stand, erased ones too, and nothing that they say.
+
+    Effect: none. Idempotent. Turns that are absent are left out.
+    Errors: INVALID_FIELD (more than 500 turns), UNAVAILABLE.
+    """
     AcknowledgeStreams: _grpc.UnaryUnaryMultiCallable[_history_pb2.AcknowledgeStreamsRequest, _history_pb2.AcknowledgeStreamsResponse]
     """AcknowledgeStreams records that every projection has folded these streams up to a rev.
 
@@ -192,6 +198,12 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
 
     Effect: none. Idempotent.
     Errors: NOT_FOUND (absent, erased, or not the viewer's), INVALID_FIELD, UNAVAILABLE.
+    """
+    BatchGetTurns: _aio.UnaryUnaryMultiCallable[_history_pb2.BatchGetTurnsRequest, _history_pb2.BatchGetTurnsResponse]  # type: ignore[assignment]
+    """BatchGetTurns tells where turns of any sessions stand, erased ones too, and nothing that they say.
+
+    Effect: none. Idempotent. Turns that are absent are left out.
+    Errors: INVALID_FIELD (more than 500 turns), UNAVAILABLE.
     """
     AcknowledgeStreams: _aio.UnaryUnaryMultiCallable[_history_pb2.AcknowledgeStreamsRequest, _history_pb2.AcknowledgeStreamsResponse]  # type: ignore[assignment]
     """AcknowledgeStreams records that every projection has folded these streams up to a rev.
@@ -328,6 +340,18 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Effect: none. Idempotent.
         Errors: NOT_FOUND (absent, erased, or not the viewer's), INVALID_FIELD, UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetTurns(
+        self,
+        request: _history_pb2.BatchGetTurnsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_pb2.BatchGetTurnsResponse, _abc.Awaitable[_history_pb2.BatchGetTurnsResponse]]:
+        """BatchGetTurns tells where turns of any sessions stand, erased ones too, and nothing that they say.
+
+        Effect: none. Idempotent. Turns that are absent are left out.
+        Errors: INVALID_FIELD (more than 500 turns), UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
