@@ -1,52 +1,23 @@
 """The assessment service as its own process: what it needs to start, what it says, how it ends."""
 
 import asyncio
-import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from colloquy.assessment.v1 import assessment_pb2
 from colloquy.assessment.v1.assessment_pb2_grpc import AssessmentServiceStub
 from libs.runtime import client
 from tests.databases import Database
+from tests.rpc.processes import line_of, process
 
 ANYWHERE = {"COLLOQUY_ASSESSMENT_LISTEN": "127.0.0.1:0", "COLLOQUY_ASSESSMENT_METRICS_LISTEN": "127.0.0.1:0"}
 
 
-@asynccontextmanager
-async def process(settings: Mapping[str, str]) -> AsyncIterator[Process]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COLLOQUY_")}
-    started = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.assessment", env={**inherited, **settings}, stdout=PIPE, stderr=PIPE
-    )
-    try:
-        yield started
-    finally:
-        if started.returncode is None:
-            started.kill()
-        await started.communicate()
-
-
-async def line_of(service: Process, event: str) -> dict[str, Any]:
-    assert service.stdout is not None
-    async with asyncio.timeout(20):
-        async for text in service.stdout:
-            line: dict[str, Any] = orjson.loads(text)
-            if line["event"] == event:
-                return line
-    raise AssertionError(f"it ended without {event}")
-
-
 async def test_it_serves_without_a_judge_and_leaves_when_told_to(database: Database) -> None:
     settings = {"COLLOQUY_DATABASE_URL": database.dsns["assessment"], "COLLOQUY_LLM_TARGET": "127.0.0.1:1"}
-    async with process({**ANYWHERE, **settings}) as service:
+    async with process("services.assessment", {**ANYWHERE, **settings}) as service:
         serving = await line_of(service, "serving")
         channel = client.open_channel(f"127.0.0.1:{serving['port']}")
         health_stub: Any = health_pb2_grpc.HealthStub(channel)
@@ -65,7 +36,7 @@ async def test_it_serves_without_a_judge_and_leaves_when_told_to(database: Datab
 
 
 async def test_without_a_database_url_it_says_so_and_does_not_start() -> None:
-    async with process({"COLLOQUY_ASSESSMENT_LISTEN": "nonsense"}) as service:
+    async with process("services.assessment", {"COLLOQUY_ASSESSMENT_LISTEN": "nonsense"}) as service:
         _, errors = await asyncio.wait_for(service.communicate(), 20)
 
     assert service.returncode == 1

@@ -1,50 +1,21 @@
 """The BFF as its own process: what it needs to start, what it says and counts, how it ends."""
 
 import asyncio
-import os
 import signal
 import socket
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
 
 import aiohttp
 import orjson
 
 from colloquy.gateway.v1 import gateway_pb2 as pb
 from tests.rpc.bff_world import PUBLIC_PEM, SESSION, TURN, a_gateway, a_token, a_turn, until
+from tests.rpc.processes import line_of, process
 
 ANYWHERE = {
     "COLLOQUY_BFF_LISTEN": "127.0.0.1:0",
     "COLLOQUY_BFF_METRICS_LISTEN": "127.0.0.1:0",
     "COLLOQUY_JWT_PUBLIC_KEY": PUBLIC_PEM,
 }
-
-
-@asynccontextmanager
-async def process(settings: Mapping[str, str]) -> AsyncIterator[Process]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COLLOQUY_")}
-    started = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.bff", env={**inherited, **settings}, stdout=PIPE, stderr=PIPE
-    )
-    try:
-        yield started
-    finally:
-        if started.returncode is None:
-            started.kill()
-        await started.communicate()
-
-
-async def line_of(service: Process, event: str) -> dict[str, Any]:
-    assert service.stdout is not None
-    async with asyncio.timeout(20):
-        async for text in service.stdout:
-            line: dict[str, Any] = orjson.loads(text)
-            if line["event"] == event:
-                return line
-    raise AssertionError(f"it ended without {event}")
 
 
 async def status_of(http: aiohttp.ClientSession, url: str) -> int:
@@ -61,7 +32,7 @@ async def test_told_to_stop_it_turns_unready_and_finishes_what_it_began() -> Non
 
     async with a_gateway() as (scripted, behind), aiohttp.ClientSession() as http:
         scripted.answers["SubmitTurn"] = answer
-        async with process({**ANYWHERE, "COLLOQUY_GATEWAY_TARGET": f"127.0.0.1:{behind.port}"}) as bff:
+        async with process("services.bff", {**ANYWHERE, "COLLOQUY_GATEWAY_TARGET": f"127.0.0.1:{behind.port}"}) as bff:
             serving = await line_of(bff, "serving")
             base, operators = (f"http://127.0.0.1:{serving[name]}" for name in ("port", "metrics_port"))
             await until(lambda: _is(http, f"{base}/readyz", 200))
@@ -97,7 +68,7 @@ async def test_a_request_leaves_a_log_line_and_a_metric_and_nothing_that_was_sai
     async with (
         a_gateway() as (_, behind),
         aiohttp.ClientSession() as http,
-        process({**ANYWHERE, "COLLOQUY_GATEWAY_TARGET": f"127.0.0.1:{behind.port}"}) as bff,
+        process("services.bff", {**ANYWHERE, "COLLOQUY_GATEWAY_TARGET": f"127.0.0.1:{behind.port}"}) as bff,
     ):
         serving = await line_of(bff, "serving")
         base, operators = (f"http://127.0.0.1:{serving[name]}" for name in ("port", "metrics_port"))
@@ -129,7 +100,7 @@ async def test_a_request_leaves_a_log_line_and_a_metric_and_nothing_that_was_sai
 
 
 async def test_without_a_key_to_verify_tokens_with_it_says_so_and_does_not_start() -> None:
-    async with process({"COLLOQUY_BFF_LISTEN": "nonsense", "COLLOQUY_CHAT_BUDGET_MS": "long"}) as bff:
+    async with process("services.bff", {"COLLOQUY_BFF_LISTEN": "nonsense", "COLLOQUY_CHAT_BUDGET_MS": "long"}) as bff:
         _, errors = await asyncio.wait_for(bff.communicate(), 20)
 
     assert bff.returncode == 1
@@ -142,7 +113,7 @@ async def test_without_a_key_to_verify_tokens_with_it_says_so_and_does_not_start
 async def test_a_busy_port_is_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        async with process({**ANYWHERE, "COLLOQUY_BFF_LISTEN": listen}) as bff:
+        async with process("services.bff", {**ANYWHERE, "COLLOQUY_BFF_LISTEN": listen}) as bff:
             _, errors = await asyncio.wait_for(bff.communicate(), 20)
 
     assert bff.returncode == 1

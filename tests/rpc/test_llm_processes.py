@@ -1,15 +1,11 @@
 """llm-gateway as several processes on one ledger: who follows, who takes over, who may not write; and as its own."""
 
 import asyncio
-import os
 import signal
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 import pytest
 from prometheus_client import REGISTRY
 
@@ -31,6 +27,7 @@ from tests.rpc.llm_world import (
     says,
     waits,
 )
+from tests.rpc.processes import line_of, process
 
 __all__ = ["provider"]  # a fixture
 
@@ -133,7 +130,7 @@ async def test_a_killed_process_leaves_an_unknown_call_that_is_made_again(
     provider.script = [waits(never, says(completion()))]
     settings = {**ANYWHERE, "COLLOQUY_DATABASE_URL": database.dsns["llm"], "OPENAI_BASE_URL": provider.url}
     async with running_world(database.dsns["llm"], provider) as survivor:
-        async with process(settings) as killed:
+        async with process("services.llm_gateway", settings) as killed:
             serving = await line_of(killed, "serving")
             channel = client.open_channel(f"127.0.0.1:{serving['port']}")
             stub: Any = llm_pb2_grpc.LlmServiceStub(channel)
@@ -160,7 +157,7 @@ async def test_it_finishes_its_calls_before_it_leaves(database: Database, provid
     request, answer = a_request(), asyncio.Event()
     provider.script = [waits(answer, says(completion()))]
     settings = {**ANYWHERE, "COLLOQUY_DATABASE_URL": database.dsns["llm"], "OPENAI_BASE_URL": provider.url}
-    async with process(settings) as service:
+    async with process("services.llm_gateway", settings) as service:
         serving = await line_of(service, "serving")
         channel = client.open_channel(f"127.0.0.1:{serving['port']}")
         stub: Any = llm_pb2_grpc.LlmServiceStub(channel)
@@ -189,7 +186,9 @@ async def test_it_finishes_its_calls_before_it_leaves(database: Database, provid
     ],
 )
 async def test_what_keeps_it_from_starting_is_one_line(settings: Mapping[str, str], problem: str) -> None:
-    async with process({"COLLOQUY_DATABASE_URL": "postgresql://localhost/none", **settings}) as service:
+    async with process(
+        "services.llm_gateway", {"COLLOQUY_DATABASE_URL": "postgresql://localhost/none", **settings}
+    ) as service:
         _, errors = await asyncio.wait_for(service.communicate(), 20)
 
     assert service.returncode == 1
@@ -211,27 +210,3 @@ def calls_offered() -> float:
     """How often the worlds of this process have offered a call to the ledger."""
     telemetry.flush()
     return REGISTRY.get_sample_value("colloquy_db_statement_seconds_count", {"statement": "llm_open"}) or 0.0
-
-
-@asynccontextmanager
-async def process(settings: Mapping[str, str]) -> AsyncIterator[Process]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("COLLOQUY_", "OPENAI_"))}
-    started = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.llm_gateway", env={**inherited, **settings}, stdout=PIPE, stderr=PIPE
-    )
-    try:
-        yield started
-    finally:
-        if started.returncode is None:
-            started.kill()
-        await started.communicate()
-
-
-async def line_of(service: Process, event: str) -> dict[str, Any]:
-    assert service.stdout is not None
-    async with asyncio.timeout(20):
-        async for text in service.stdout:
-            line: dict[str, Any] = orjson.loads(text)
-            if line["event"] == event:
-                return line
-    raise AssertionError(f"it ended without {event}")
