@@ -121,21 +121,26 @@ class Database(Session):
         await self._pool.close()
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Several statements, READ COMMITTED: committed when the block ends, rolled back when it raises."""
-        connection = await self._take()
-        transaction = Transaction(connection)
-        try:
-            await transaction.execute(_BEGIN)
+    async def transaction(self, name: str = "") -> AsyncIterator[Transaction]:
+        """Several statements, READ COMMITTED: committed when the block ends, rolled back when it raises.
+
+        Args:
+            name: by which failpoints know it, as they know a single statement by its own.
+        """
+        async with failpoints.around(name, _outage):
+            connection = await self._take()
+            transaction = Transaction(connection)
             try:
-                yield transaction
-            except Exception:
-                with suppress(Unavailable):  # then the connection is lost, and the transaction with it
-                    await transaction.execute(_ROLLBACK)
-                raise
-            await transaction.execute(_COMMIT)
-        finally:
-            await self._pool.give_back(connection)
+                await transaction.execute(_BEGIN)
+                try:
+                    yield transaction
+                except Exception:
+                    with suppress(Unavailable):  # then the connection is lost, and the transaction with it
+                        await transaction.execute(_ROLLBACK)
+                    raise
+                await transaction.execute(_COMMIT)
+            finally:
+                await self._pool.give_back(connection)
 
     async def retrying(self, work: Callable[[], Awaitable[_T]]) -> _T:
         """Run `work`, one whole transaction, again where PostgreSQL undid it for a conflict: five times at most.

@@ -10,7 +10,7 @@ import os
 import random
 from asyncio import sleep
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar
 
@@ -157,6 +157,11 @@ def between(
             return await work(*args, **kwargs)
 
     return passed
+
+
+def around(seam: str, broken: Broken) -> AbstractAsyncContextManager[None]:
+    """A block between its points, where failpoints are asked for; what is called often has `between`."""
+    return nullcontext() if _points is None else _points.around(seam, broken)
 
 
 def routes() -> Sequence[web.RouteDef]:

@@ -262,6 +262,24 @@ async def test_an_error_at_a_transaction_is_an_outage_and_the_next_goes_through(
     assert counts(f"history.commit.{when}") == (2, 1)
 
 
+@pytest.mark.parametrize(("when", "kept"), [("before", []), ("after", [1, 2])])
+async def test_a_transaction_of_several_statements_has_its_points_around_all_of_them(
+    fresh_database: FreshDatabase, ask_for: AskFor, when: str, kept: list[int]
+) -> None:
+    async def note_both(database: Database) -> None:
+        async with database.transaction("history_commit") as transaction:
+            await transaction.execute(INSERT, {"id": 1})
+            await transaction.execute(INSERT, {"id": 2})
+
+    ask_for("history", f"history.commit.{when}=1*error")
+    async with a_table(fresh_database) as database:
+        with pytest.raises(Unavailable):
+            await note_both(database)
+
+        assert await noted(database) == kept
+    assert counts(f"history.commit.{when}") == (1, 1)
+
+
 async def test_a_sleep_at_a_transaction_delays_its_answer(fresh_database: FreshDatabase, ask_for: AskFor) -> None:
     ask_for("history", "history.commit.after=sleep=60000")
     async with a_table(fresh_database) as database:
