@@ -11,43 +11,21 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from libs.runtime import failpoints
 from libs.runtime.client import call, open_channel, stream
-from libs.runtime.config import Env
 from libs.runtime.db import Database, Statement
 from libs.runtime.errors import DeadlineExceeded, NotFound, Unavailable
 from libs.runtime.server import Server
 from libs.runtime.telemetry import MetricsServer
 from tests.conftest import FreshDatabase
+from tests.rpc.failpoints_world import AskFor, ask_for, counts
+
+__all__ = ["ask_for"]  # a fixture
 
 COMMIT = "gateway.history.commit_turn"
 GENERATE = "gateway.llm.stream_generate"
 CREATE = Statement("create", "CREATE TABLE history.notes (id int PRIMARY KEY)")
 INSERT = Statement("history_commit", "INSERT INTO history.notes (id) VALUES (%(id)s)")
 NOTES = Statement("notes", "SELECT id FROM history.notes ORDER BY id")
-
-AskFor = Callable[[str, str], None]
-
-
-@pytest.fixture
-def ask_for(monkeypatch: pytest.MonkeyPatch) -> AskFor:
-    """Make this process one of a service with these failpoints, until the test ends."""
-    monkeypatch.setattr(failpoints, "_points", None)
-
-    def ask(service: str, text: str) -> None:
-        env = Env({"COLLOQUY_FAILPOINTS": text})
-        failpoints.configure(service, env)
-        env.check()
-
-    return ask
-
-
-def counts(point: str) -> tuple[int, int]:
-    """How often it was reached, and fired."""
-    points = failpoints.asked_for()
-    assert points is not None
-    counted: Any = points.state()["points"]
-    return counted[point]["reached"], counted[point]["fired"]
 
 
 class Ledger:
