@@ -11,13 +11,14 @@ from psycopg.rows import DictRow, dict_row
 
 from libs.runtime.db import Database, Statement
 from libs.tokens.counting import count
-from services.history.commands import NewStream, NewTurn, Reply, Viewer
+from services.history.commands import NewStream, NewTurn, Release, Reply, Viewer
 from services.history.digest import content_digest, stream_digest, turn_digest
-from services.history.domain import ClaimId, Kind, OwnerId, RequestId, SessionId, WindowLimit
+from services.history.domain import ClaimId, Kind, OwnerId, RequestId, SessionId, TurnState, WindowLimit
 from services.history.store import Store
 from services.history.usecases import CommitResult, History, Opened, Owner
 
 ALICE = Viewer(OwnerId("alice"), any_owner=False, kind=None)
+ABANDON = Release(TurnState.ABANDONED, "UNAVAILABLE")
 OPERATOR = Viewer(OwnerId("operator"), any_owner=True, kind=None)
 Connection = psycopg.AsyncConnection[DictRow]
 

@@ -10,9 +10,8 @@ from libs.runtime.errors import NotFound
 from services.history.commands import Release, Viewer
 from services.history.domain import ClaimId, Kind, OwnerId, SessionId, TurnState
 from tests.databases import Database
-from tests.db.history_world import ALICE, OPERATOR, World, chat, interview, ledger, message, owner, reply
+from tests.db.history_world import ABANDON, ALICE, OPERATOR, World, chat, interview, ledger, message, owner, reply
 
-ABANDON = Release(TurnState.ABANDONED, "UNAVAILABLE")
 BOB = Viewer(OwnerId("bob"), any_owner=False, kind=None)
 
 

@@ -6,10 +6,8 @@ stream's lock with a write that is not committed yet, and the use case under tes
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
-from typing import TypeVar
 from uuid import uuid4
 
 import pytest
@@ -17,77 +15,17 @@ import pytest
 from libs.runtime.errors import SessionClosed, Unavailable
 from services.history import statements
 from services.history.admission import InProgress, OtherTurn, Replay
-from services.history.commands import NewTurn, Release
-from services.history.domain import ClaimId, Head, SessionId, TurnId, TurnState
+from services.history.domain import ClaimId, TurnState
 from services.history.usecases import Begun, CommitOutcome, Opened, Owner
 from tests.databases import Database
-from tests.db.history_world import ALICE, World, interview, ledger, message, owner, reply
-
-T = TypeVar("T")
-ABANDON = Release(TurnState.ABANDONED, "UNAVAILABLE")
+from tests.db.history_world import ABANDON, ALICE, World, interview, ledger, message, owner, reply
+from tests.db.history_writes import claiming, committing, from_another_gateway, head_of, insist, sealing, taking_over
 
 
 @pytest.fixture
 async def world(database: Database) -> AsyncIterator[World]:
     async with ledger(database.dsns["history"]) as world:
         yield world
-
-
-def from_another_gateway(new: NewTurn) -> NewTurn:
-    return replace(new, claim_id=ClaimId(uuid4()))
-
-
-def claiming(head: Head, new: NewTurn) -> Mapping[str, object]:
-    """What `statements.CLAIM` needs to let `new` in."""
-    return {
-        "session_id": head.session_id,
-        "rev": head.rev,
-        "turn_id": TurnId(uuid4()),
-        "request_id": new.request_id,
-        "claim_id": new.claim_id,
-        "fingerprint": b"x" * 32,
-        "user_text": new.text,
-        "user_tokens": 1,
-        "item_answered": None,
-    }
-
-
-def committing(held: Owner, *, final: bool = False) -> Mapping[str, object]:
-    """What `statements.COMMIT` needs to answer a claim."""
-    return {
-        "session_id": held.head.session_id,
-        "turn_id": held.turn_id,
-        "fence": held.head.fence,
-        "reply_text": "from the holder",
-        "reply_tokens": 3,
-        "record": b"",
-        "item_asked": None,
-        "final": final,
-    }
-
-
-def sealing(head: Head) -> Mapping[str, object]:
-    return {"session_id": head.session_id, "rev": head.rev, "active_turn": head.active_turn}
-
-
-def taking_over(held: Owner) -> Mapping[str, object]:
-    return {
-        "session_id": held.head.session_id,
-        "rev": held.head.rev,
-        "turn_id": held.turn_id,
-        "claim_id": ClaimId(uuid4()),
-    }
-
-
-async def insist(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Send the same again while a busy machine answers that it may be sent again."""
-    while True:
-        with suppress(Unavailable):
-            return await attempt()
-
-
-async def head_of(world: World, session_id: SessionId) -> Head:
-    return (await world.history.get_stream(session_id, ALICE)).head
 
 
 # Let loose

@@ -25,9 +25,8 @@ from services.history.domain import (
 )
 from services.history.usecases import CommitOutcome
 from tests.databases import Database
-from tests.db.history_world import ALICE, World, chat, interview, ledger, message, owner, reply
+from tests.db.history_world import ABANDON, ALICE, World, chat, interview, ledger, message, owner, reply
 
-ABANDON = Release(TurnState.ABANDONED, "UNAVAILABLE")
 ALL = TurnRange(0, 0, 200, newest=False)
 
 

@@ -9,14 +9,13 @@ import pytest
 
 from services.history import usecases
 from services.history.admission import lease_left_ms
-from services.history.commands import Release, UnsettledRange
+from services.history.commands import UnsettledRange
 from services.history.domain import ClaimId, SessionId, TurnState
 from services.history.store import Sight
 from tests.conftest import FreshDatabase
-from tests.db.history_world import ALICE, World, ledger, message, owner
+from tests.db.history_world import ABANDON, ALICE, World, ledger, message, owner
 
 FIRST = SessionId(UUID(int=0))
-ABANDON = Release(TurnState.ABANDONED, "UNAVAILABLE")
 
 
 @pytest.fixture
