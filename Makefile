@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in python3.11 python3.12 python3.13 python3.14 python3; 
 BIN := .venv/bin
 PROTOS = $(shell cd protos && find colloquy -name '*.proto' | sort)
 
-.PHONY: help install run test lint breaking format gen lock bench clean
+.PHONY: help install run test lint breaking format gen lock bench chaos clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -53,6 +53,11 @@ lock: install ## resolve requirements.txt again from pyproject.toml
 
 bench: install ## yardstick, load, overhead and CPU per turn and process
 	$(BIN)/python -m tests.bench $(ARGS)
+
+SEED ?= 1
+TURNS ?= 1000
+chaos: install ## the fault suite: make chaos SEED=n TURNS=n [ONLY="kill *,exit *"] [JSON=report.json]
+	$(BIN)/python -m tests.chaos --seed $(SEED) --turns $(TURNS) $(if $(ONLY),--only "$(ONLY)") $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 # As root PostgreSQL may keep its data where its user reaches it: .data/postgres/elsewhere is a link to there.
 clean: ## remove .venv, .data and caches

@@ -1,10 +1,11 @@
 """What can go wrong, by kind and target. Names only: how each is done is in `injection`, when is in `plan`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.chaos.topology import LINKS, PROCESSES, Point, Replica
+from libs.failpoints.catalogue import Point
+from tests.chaos.topology import LINKS, PROCESSES, Replica
 
 GATEWAYS = tuple(replica for replica in PROCESSES if replica.service == "gateway")
 
@@ -61,12 +62,8 @@ class Fault:
         return " ".join(part for part in (self.kind.value, self.target, self.point) if part)
 
 
-def deck(points: Sequence[Point]) -> list[Fault]:
-    """Every fault there is, in a fixed order; Ends and Erases several times.
-
-    Args:
-        points: the failpoints at which a process is to exit.
-    """
+def deck(points: Iterable[Point]) -> list[Fault]:
+    """Every fault there is, in a fixed order; Ends and Erases several times. Processes exit at these failpoints."""
     return [
         *(Fault(Kind.KILL, replica.name) for replica in PROCESSES),
         *(Fault(Kind.EXIT, replica.name, point.name) for point in points for replica in _alternating(point)),

@@ -20,11 +20,11 @@ class What(StrEnum):
     """What happened, as the client saw it."""
 
     OPEN = "open"
-    """A session is about to be asked for."""
+    """A session is about to be asked for; `body` is what is sent."""
     OPENED = "opened"
     """It stands; `body` is the whole reply, the opening message in it."""
     SEND = "send"
-    """A message is about to be sent for the first time."""
+    """A message is about to be sent for the first time; `body` is what is sent, with the message in it."""
     ACCEPTED = "accepted"
     """The product has said that the message is saved, as `turn`."""
     ANSWERED = "answered"

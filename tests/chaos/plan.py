@@ -1,7 +1,7 @@
 """Which fault happens when: a pure function of the seed and the number of turns, so that a run can be repeated.
 
 Faults are due by turns, not by time: on a slow machine they hit the same share of the load. They are dealt from a deck
-that is shuffled anew whenever it is used up, so 1,000 turns see every fault, and fewer turns a part of them.
+that is shuffled anew whenever it is used up, so that 1,000 turns see every fault at least once.
 """
 
 import random
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tests.chaos.faults import Fault, Kind
 
-TURNS_PER_DECK = 1000
+TURNS_PER_FAULT = 5
 FIRST_SHARE, LAST_SHARE = 0.03, 0.95
 """Of the turns: before the first fault the load is under way, after the last one there is some left to suffer it."""
 
@@ -48,7 +48,7 @@ class Planned:
 def plan(seed: int, turns: int, deck: Sequence[Fault]) -> list[Planned]:
     """Deal faults for a load of so many turns, in the order in which they are due."""
     randomness = random.Random(seed)
-    dealt = _dealt(randomness, -(-len(deck) * turns // TURNS_PER_DECK), deck)
+    dealt = _dealt(randomness, -(-turns // TURNS_PER_FAULT), deck)
     first, last = turns * FIRST_SHARE, turns * LAST_SHARE
     due = sorted(int(randomness.uniform(first, last)) for _ in dealt)
     return [

@@ -28,14 +28,6 @@ class Link:
         return f"{self.caller}>{self.callee}"
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A failpoint and the service whose processes pass it."""
-
-    name: str
-    service: str
-
-
 CONTEXTS = ("history", "session", "llm-gateway", "assessment")
 CALLS = {
     "bff": ("gateway",),

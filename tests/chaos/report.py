@@ -1,0 +1,153 @@
+"""What a run has shown, as a table for people and a document for machines. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import orjson
+
+from tests.chaos.judgement import stories
+from tests.chaos.ledger import Ledger
+from tests.chaos.suite import Outcome
+
+_SHOWN_FINDINGS = 40
+
+
+@dataclass(slots=True)
+class Row:
+    """One fault, over all the times it was planned.
+
+    Attributes:
+        fired: the times that it did.
+        in_flight: messages that were under way at those times, together.
+        recovered: how these ended: whose commit it was, or which state they are in; `not begun` has no row.
+        violations: findings in their sessions.
+    """
+
+    fault: str
+    planned: int = 0
+    fired: int = 0
+    in_flight: int = 0
+    recovered: Counter[str] = field(default_factory=Counter)
+    violations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What was asked for, and of which version of the product."""
+
+    seed: int
+    turns: int
+    faults: int
+    commit: str
+
+
+def rows(outcome: Outcome) -> list[Row]:
+    """The table, by fault."""
+    made: dict[str, Row] = {}
+    for struck in outcome.struck:
+        row = made.setdefault(struck.planned.fault.name, Row(struck.planned.fault.name))
+        row.planned += 1
+        row.fired += struck.fired > 0
+        row.in_flight += len(struck.flights)
+        row.recovered.update(_ending(outcome.ledger, flight.request) for flight in struck.flights)
+        sessions = {flight.session for flight in struck.flights} - {""}
+        row.violations += sum(finding.session in sessions for finding in outcome.findings)
+    return sorted(made.values(), key=lambda row: row.fault)
+
+
+def problems(outcome: Outcome) -> list[str]:
+    """Why the run has failed, a line for each reason; empty where it has not."""
+    unfired = [row.fault for row in rows(outcome) if row.fired < row.planned]
+    by_rule = Counter(finding.rule for finding in outcome.findings)
+    made = [f"{count} times violated: {rule}" for rule, count in sorted(by_rule.items())]
+    if unfired:
+        made.append(f"{len(unfired)} faults did not fire: {', '.join(unfired)}")
+    if outcome.quiet_seconds is None:
+        made.append("it did not get quiet")
+    return made
+
+
+def text(outcome: Outcome, header: Header) -> str:
+    """All of it for a person."""
+    table = [("fault", "planned", "fired", "in flight", "recovered how", "violations")]
+    table += [
+        (row.fault, str(row.planned), str(row.fired), str(row.in_flight), _listed(row.recovered), str(row.violations))
+        for row in rows(outcome)
+    ]
+    failed = problems(outcome)
+    verdict = "failed" if failed else "passed: nothing was lost, nothing happened twice"
+    lines = [*_aligned(table), "", *_summary(outcome, header), *(f"FAILED: {problem}" for problem in failed)]
+    return "\n".join([*lines, *_details(outcome), verdict])
+
+
+def document(outcome: Outcome, header: Header) -> bytes:
+    """All of it for a machine."""
+    return orjson.dumps(
+        {
+            **asdict(header),
+            "problems": problems(outcome),
+            "table": [{**asdict(row), "recovered": dict(row.recovered)} for row in rows(outcome)],
+            "figures": figures(outcome),
+            "model_calls": {
+                "calls": outcome.repeats.calls,
+                "attempts": outcome.repeats.attempts,
+                "requests": outcome.repeats.requests,
+                "repeated_after": dict(outcome.repeats.reasons),
+            },
+            "findings": [asdict(finding) for finding in outcome.findings],
+        },
+        option=orjson.OPT_INDENT_2,
+    )
+
+
+def figures(outcome: Outcome) -> dict[str, float | None]:
+    """What was sent and what became of it; durations in seconds."""
+    known = stories(outcome.entries).values()
+    messages = [story for story in known if story.text]
+    return {
+        "sessions": len(outcome.ledger.streams),
+        "messages": len(messages),
+        "answered": sum(bool(it.bodies) for it in messages),
+        "refused": sum(bool(it.refusals and not it.bodies) for it in messages),
+        "given_up": sum(it.gave_up for it in known),
+        "acknowledged": sum(bool(it.bodies or it.turns) for it in known),
+        "turns_committed": sum(turn.state == "COMMITTED" for turn in outcome.ledger.turns.values()),
+        "sessions_erased": sum(stream.erased for stream in outcome.ledger.streams.values()),
+        "load_seconds": round(outcome.load_seconds, 1),
+        "quiet_seconds": None if outcome.quiet_seconds is None else round(outcome.quiet_seconds, 1),
+    }
+
+
+def _summary(outcome: Outcome, header: Header) -> list[str]:
+    seen, model = figures(outcome), outcome.repeats
+    recovered = Counter(turn.committed_by for turn in outcome.ledger.turns.values())
+    return [
+        f"seed {header.seed}, {header.turns} turns, {header.faults} faults, commit {header.commit}",
+        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in seen.items()),
+        f"turns: {_listed(recovered)}",
+        f"model: {model.calls} calls, {model.attempts} attempts, {model.requests} requests",
+        f"repeated after: {_listed(model.reasons) or 'nothing'}",
+    ]
+
+
+def _details(outcome: Outcome) -> Iterable[str]:
+    for it in outcome.findings[:_SHOWN_FINDINGS]:
+        yield f"  {it.rule}: session {it.session or '?'}, request {it.request or '-'}: {it.what}"
+    if len(outcome.findings) > _SHOWN_FINDINGS:
+        yield f"  and {len(outcome.findings) - _SHOWN_FINDINGS} more, in the JSON report"
+
+
+def _ending(ledger: Ledger, request: str) -> str:
+    turn = ledger.turns.get(request)
+    return turn.committed_by if turn else "not begun"
+
+
+def _listed(counted: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counted.items(), key=lambda item: -item[1]))
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

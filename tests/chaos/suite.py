@@ -1,0 +1,134 @@
+"""One run: the stack, the load, the plan carried out, quiet awaited, and everything held against everything."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from libs.identity.actor import Role
+from libs.runtime.client import open_channel
+from tests.chaos import journal, judgement, ledger, repeats
+from tests.chaos.asking import Asking
+from tests.chaos.client import Client
+from tests.chaos.injection import Injector, Struck
+from tests.chaos.journal import Entry, Journal
+from tests.chaos.judgement import Finding, Story
+from tests.chaos.ledger import Ledger
+from tests.chaos.load import Load
+from tests.chaos.model import Model
+from tests.chaos.operators import Operator
+from tests.chaos.plan import Planned
+from tests.chaos.polling import until_told
+from tests.chaos.repeats import Repeats
+from tests.chaos.rest import Rest, open_http
+from tests.chaos.stack import Stack
+
+CLIENTS = 24
+"""At the same time: at least 20 messages are under way at most moments."""
+QUIET_SECONDS = 30.0
+"""In which everything is quiet once no fault is left (I7)."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run has shown. `quiet_seconds` is None where it never got quiet."""
+
+    struck: Sequence[Struck]
+    entries: Sequence[Entry]
+    ledger: Ledger
+    repeats: Repeats
+    findings: Sequence[Finding]
+    load_seconds: float
+    quiet_seconds: float | None
+
+
+class Ground:
+    """A running stack and those who deal with it."""
+
+    def __init__(self, stack: Stack, http: aiohttp.ClientSession, written: Journal, path: Path, seed: int) -> None:
+        self.stack, self.http, self.journal = stack, http, written
+        self.model = Model(http, stack.simulator)
+        self._path, self._seed = path, seed
+
+    def rest(self, subject: str, *roles: Role) -> Rest:
+        """Somebody at the BFF; a candidate, if not said otherwise."""
+        return Rest(self.http, self.stack.urls, subject, self.stack.token(subject, *roles))
+
+    def clients(self, load: Load, count: int = CLIENTS) -> list[Client]:
+        """So many candidates, each with a seed of their own."""
+        numbers = range(self._seed * 1000, self._seed * 1000 + count)
+        return [Client(self.rest(f"candidate-{number}"), self.journal, load, number) for number in numbers]
+
+    def operator(self) -> Operator:
+        return Operator(self.rest("operator", Role.OPERATOR), self.journal)
+
+    def entries(self) -> list[Entry]:
+        """What has been written down so far."""
+        return journal.read(self._path)
+
+    async def quiet(self) -> float | None:
+        """Wait until nothing is left to do; how many seconds that took, None where it took too long."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                await until_told(self._is_quiet)
+        except TimeoutError:
+            return None
+        return time.monotonic() - began
+
+    async def _is_quiet(self) -> bool:
+        return await ledger.unsettled(self.stack.host.owner_dsn) == 0
+
+
+@asynccontextmanager
+async def ground(running: Stack, seed: int) -> AsyncIterator[Ground]:
+    """A journal and connections for the length of the block."""
+    path = running.data / "journal"
+    async with open_http() as http, Journal(path) as written:
+        made = Ground(running, http, written, path, seed)
+        await made.model.behave()
+        yield made
+
+
+async def carry_out(ground: Ground, plan: Sequence[Planned], turns: int, tell: Tell) -> tuple[list[Struck], float]:
+    """Put the load on and do what is planned; what that did, and how many seconds it took."""
+    load, struck, began = Load(turns, held=True), list[Struck](), time.monotonic()
+    injector = Injector(ground.stack, load, ground.http, ground.model, ground.operator())
+    async with asyncio.TaskGroup() as group:
+        for client in ground.clients(load):
+            group.create_task(client.run())
+        for planned in plan:
+            await load.reached(planned.at_turn)
+            struck.append(await injector.carry_out(planned))
+            tell(_line(struck[-1], load))
+        load.held = False
+    return struck, time.monotonic() - began
+
+
+async def judged(ground: Ground, struck: Sequence[Struck], load_seconds: float) -> Outcome:
+    """Wait for quiet and hold everything against everything."""
+    quiet_seconds = await ground.quiet()
+    entries, held = ground.entries(), await ledger.read(ground.stack.host.owner_dsn)
+    told = await _asked_again(ground, judgement.stories(entries).values())
+    compared = repeats.compared(await ground.model.calls(), held.attempts)
+    findings = [*judgement.findings(entries, held, told), *compared.findings]
+    return Outcome(struck, entries, held, compared, findings, load_seconds, quiet_seconds)
+
+
+async def _asked_again(ground: Ground, stories: Iterable[Story]) -> judgement.Told:
+    async with AsyncExitStack() as stacked:
+        channel = open_channel("ipv4:" + ",".join(ground.stack.gateway_addresses()))
+        stacked.push_async_callback(channel.close)
+        return await Asking(ground.stack, ground.rest, channel).all(stories)
+
+
+def _line(struck: Struck, load: Load) -> str:
+    fired = f"fired {struck.fired}" if struck.fired else "DID NOT FIRE"
+    name, number = struck.planned.fault.name, struck.planned.number
+    return f"turn {load.ended:>5}  #{number:<4} {name:<50} {fired}, {len(struck.flights)} in flight"
