@@ -10,13 +10,18 @@ from libs.runtime import failpoints, telemetry
 from libs.runtime.client import open_channel
 from libs.runtime.config import Env
 from libs.runtime.server import LEVELS, Background, Server, run, serve
+from services.gateway.clearable import Clearable
 from services.gateway.composition import Composition
 from services.gateway.contexts import Contexts
+from services.gateway.erasing import Erasing
 from services.gateway.opening import Limits, Sessions
 from services.gateway.reading import Reading
 from services.gateway.recovery import Recovery
 from services.gateway.servicer import ConversationServicer
 from services.gateway.settling import Settling
+from services.gateway.sweep import Sweep
+from services.gateway.unscored import Unscored
+from services.gateway.unsettled import Unsettled
 from services.gateway.usecases import Budgets, Turns
 
 
@@ -52,9 +57,13 @@ async def main(env: Env) -> None:
     turns = Turns(contexts, composition, settling, recovery, background, budgets)
     pinned = {"question": rendering.QUESTION, "judge": rendering.JUDGE, "chat": rendering.CHAT}
     sessions = Sessions(contexts, composition, settling, background, limits, pinned)
+    erasing = Erasing(contexts, settling, background)
+    unsettled = Unsettled(contexts, settling, recovery, erasing)
+    sweep = Sweep(background, [unsettled, Unscored(contexts), Clearable(contexts)])
     servicer = ConversationServicer(verifier, turns, sessions, Reading(contexts, settling))
     register = partial(gateway_pb2_grpc.add_ConversationServiceServicer_to_server, servicer)
     server = Server("gateway", listen, [register], background=background)
+    sweep.start()
     await serve(server, metrics, closing=[verifier.close, *(channel.close for channel in channels.values())])
 
 

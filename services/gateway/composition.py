@@ -57,7 +57,7 @@ NOTHING_USED = llm_pb2.Usage()
 
 
 class RefusedError(Exception):
-    """The provider refuses the message for what it says: the turn can never be answered."""
+    """The provider refuses the message for what it says, or has said what cannot be shown: no reply will ever come."""
 
 
 class Composition:
@@ -137,7 +137,7 @@ class Composition:
         """A chat's reply.
 
         Raises:
-            RefusedError: the provider will never answer this message.
+            RefusedError: there will never be one.
             ColloquyError: there is no reply now.
         """
         prompt = rendering.render_chat(
@@ -149,8 +149,8 @@ class Composition:
         except InvalidField as error:
             raise RefusedError from error
         reply = reply_of(made)
-        if reply is None:
-            raise Unavailable
+        if reply is None:  # and never another: a call that is DONE says the same to whoever asks
+            raise RefusedError
         return reply
 
     async def assess(self, claim: Claim, cap_ms: float) -> llm_pb2.Usage | None:
@@ -158,14 +158,9 @@ class Composition:
         owner = claim.owner
         if not claim.item_answered:
             return NOTHING_USED
-        request = assessment_pb2.AssessAnswerRequest(
-            session_id=claim.session_id,
-            turn_id=owner.turn_id,
-            bank_version=record_pb2.SessionFacts.FromString(owner.head.facts).versions["bank"],
-            item_id=claim.item_answered,
-            question_text=owner.last_turn.reply_text,
-            answer_text=claim.text,
-            degraded=bool(record_pb2.TurnRecord.FromString(owner.last_turn.record).degraded),
+        bank_version = record_pb2.SessionFacts.FromString(owner.head.facts).versions["bank"]
+        request = records.answer_to_judge(
+            claim.session_id, owner.turn_id, claim.text, owner.last_turn, bank_version=bank_version
         )
         try:
             with claim.watch.stage("judge"):

@@ -89,6 +89,10 @@ class Projection(Protocol):
         """Make the session's entry where there is none. Raises ColloquyError."""
         ...
 
+    async def erase(self, session_id: str) -> None:
+        """Leave a tombstone, whether or not there is an entry. Raises ColloquyError."""
+        ...
+
 
 class Directory:
     """The sessions there are (the context `session`)."""
@@ -117,6 +121,9 @@ class Directory:
         request = session_pb2.CreateSessionRequest(session=records.directory_entry(head))
         await call(self._session.CreateSession, request, FOLD_CAP_MS)
 
+    async def erase(self, session_id: str) -> None:
+        await call(self._session.EraseSession, session_pb2.EraseSessionRequest(session_id=session_id), FOLD_CAP_MS)
+
 
 class Evidence:
     """What the answers of interviews show (the context `assessment`)."""
@@ -142,6 +149,10 @@ class Evidence:
 
     async def make(self, head: history_pb2.Head) -> None:
         await call(self._assessment.StartInterview, records.start_request(head), FOLD_CAP_MS)
+
+    async def erase(self, session_id: str) -> None:
+        request = assessment_pb2.EraseInterviewRequest(session_id=session_id)
+        await call(self._assessment.EraseInterview, request, FOLD_CAP_MS)
 
 
 def _folded(

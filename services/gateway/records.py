@@ -220,6 +220,21 @@ def assessed_turn(turn: history_pb2.Turn) -> assessment_pb2.AppliedTurn:
     )
 
 
+def answer_to_judge(
+    session_id: str, turn_id: str, text: str, question: history_pb2.Turn, *, bank_version: str
+) -> assessment_pb2.AssessAnswerRequest:
+    """What a judge has to see of an answer: the question as it was asked, which is the reply of the turn before."""
+    return assessment_pb2.AssessAnswerRequest(
+        session_id=session_id,
+        turn_id=turn_id,
+        bank_version=bank_version,
+        item_id=question.item_asked,
+        question_text=question.reply_text,
+        answer_text=text,
+        degraded=bool(record_pb2.TurnRecord.FromString(question.record).degraded),
+    )
+
+
 def listed_turn(turn: history_pb2.Turn) -> session_pb2.AppliedTurn:
     """What the directory folds of a committed turn."""
     usage = record_pb2.TurnRecord.FromString(turn.record).usage

@@ -50,6 +50,10 @@ class Settling:
         self._background = background
         self._waiting: dict[str, Run] = {}
 
+    def projections(self, kind: history_pb2.Kind.ValueType) -> list[Projection]:
+        """Those that a session of this kind has."""
+        return [self._directory, self._evidence] if kind == history_pb2.KIND_INTERVIEW else [self._directory]
+
     def add(self, run: Run) -> None:
         """Settle this soon."""
         first = not self._waiting
@@ -68,9 +72,9 @@ class Settling:
         """
         read = history_pb2.GetStreamRequest(session_id=session_id, viewer=EVERYBODY)
         head = (await call(self._history.GetStream, read, FOLD_CAP_MS)).head
-        for projection in self._projections(head.kind):
+        for projection in self.projections(head.kind):
             await self._bring(projection, head)
-        await self._acknowledge([run_of(head)])
+        await self.acknowledge([run_of(head)])
 
     def catch_up_soon(self, session_id: str) -> None:
         """Settle one session from the ledger, when what it lacks is not known; nobody waits."""
@@ -94,7 +98,7 @@ class Settling:
         offered = [*((run, listed) for run in batch), *((run, assessed) for run in interviews)]
         behind = {run.session_id for run, held in offered if held.get(run.session_id) is False}
         unanswered = {run.session_id for run, held in offered if run.session_id not in held}
-        await self._acknowledge([run for run in batch if run.session_id not in behind | unanswered])
+        await self.acknowledge([run for run in batch if run.session_id not in behind | unanswered])
         return Left(sorted(behind - unanswered), bool(unanswered))
 
     async def _catch_up_quietly(self, session_id: str) -> None:
@@ -143,7 +147,8 @@ class Settling:
             run = run_of(page.head, page.turns, replaces)
         raise Unavailable
 
-    async def _acknowledge(self, settled: Sequence[Run]) -> None:
+    async def acknowledge(self, settled: Sequence[Run]) -> None:
+        """Tell the ledger up to which rev nothing is left to be done; should that get lost, the sweep does it again."""
         if not settled:
             return
         streams = [
@@ -155,6 +160,3 @@ class Settling:
             )
         except ColloquyError as error:
             telemetry.logger().warning("acknowledge_failed", reason=str(error.reason))
-
-    def _projections(self, kind: history_pb2.Kind.ValueType) -> list[Projection]:
-        return [self._directory, self._evidence] if kind == history_pb2.KIND_INTERVIEW else [self._directory]

@@ -16,3 +16,6 @@ TURNS = telemetry.counter(
 )
 TURNS_RECOVERED = telemetry.counter("turns_recovered_total", "Turns that another owner had left behind.", ("how",))
 RATE_LIMITED = telemetry.counter("rate_limited_total", "Messages refused for their pace.", ("rule",))
+SWEPT = telemetry.gauge(
+    "sweep_last_success_timestamp_seconds", "When a round of the sweep was last held up by nothing, in Unix time."
+)

@@ -1,0 +1,346 @@
+"""The sweep over real contexts: what nobody comes back to is brought to its end, once, whoever sweeps."""
+
+import asyncio
+import uuid
+from collections import Counter
+
+import pytest
+
+from colloquy.gateway.v1 import record_pb2
+from colloquy.history.v1 import history_pb2
+from colloquy.llm.v1 import llm_pb2
+from libs.runtime.client import call
+from libs.runtime.errors import NotFound, Unavailable
+from services.gateway import records, telling, unsettled
+from services.gateway.domain import Choice, Item
+from tests.rpc.gateway_world import ANYBODY, CAP_MS, QUESTION, Gateway, World, message, world
+
+__all__ = ["world"]
+
+PREPARED = Choice(
+    Item("data-row-estimates", "databases", "Which index?"), (Item("api-paging", "apis", "Why?"),), "Bye."
+)
+
+
+def a_question(
+    owner: history_pb2.Owner, purpose: str = "question", choice: Choice | None = PREPARED
+) -> llm_pb2.GenerateRequest:
+    return llm_pb2.GenerateRequest(
+        session_id=owner.head.session_id,
+        turn_id=owner.turn_id,
+        purpose=purpose,
+        context=records.context_of(choice) if choice else b"",
+    )
+
+
+async def settle(world: World, gateway: Gateway, session_id: str) -> None:
+    """Sweep once more, after what was done has settled and some time has passed."""
+    await gateway.idle()
+    world.age(session_id)
+    await gateway.unsettled.round()
+
+
+async def test_a_message_that_nobody_comes_back_for_is_answered_in_the_items_own_wording(world: World) -> None:
+    gateway = world.gateway()
+    session_id = await gateway.start()
+    owner = await world.left_behind(gateway, session_id)
+
+    await gateway.unsettled.round()
+
+    turn = world.turn(session_id, owner.turn_id)
+    record = record_pb2.TurnRecord.FromString(turn["record"])
+    assert (turn["state"], turn["seq"], turn["fence"]) == ("COMMITTED", 2, owner.fence)
+    assert turn["reply_text"] == record_wording(world, session_id, turn["item_asked"])
+    assert (list(record.degraded), record.committed_by) == (["bank"], "repair")
+    await settle(world, gateway, session_id)
+    assert world.is_quiet(session_id)
+
+
+def record_wording(world: World, session_id: str, item_id: str) -> str:
+    """The wording with which the turn before had planned this item."""
+    (before,) = world.rows("SELECT record FROM history.turns WHERE session_id = %s AND seq = 1", session_id)
+    items = record_pb2.TurnRecord.FromString(before["record"]).next_items
+    return next(item.wording for item in items if item.item_id == item_id)
+
+
+async def test_a_question_that_the_model_has_answered_is_rolled_forward_as_it_was_meant(world: World) -> None:
+    gateway = world.gateway()
+    session_id = await gateway.start()
+    owner = await world.left_behind(gateway, session_id)
+    world.models.finish(world.models.begin(a_question(owner)))
+
+    await gateway.unsettled.round()
+    await gateway.idle()
+
+    turn = world.turn(session_id, owner.turn_id)
+    record = record_pb2.TurnRecord.FromString(turn["record"])
+    assert (turn["state"], turn["reply_text"], turn["item_asked"]) == ("COMMITTED", QUESTION, "data-row-estimates")
+    assert ([item.item_id for item in record.next_items], list(record.degraded)) == (["api-paging"], [])
+    assert Counter(world.models.made) == {(owner.turn_id, "question"): 1, (owner.turn_id, "judge"): 1}
+
+
+async def test_a_turn_whose_model_call_is_under_way_is_left_until_that_has_ended(world: World) -> None:
+    gateway = world.gateway()
+    session_id = await gateway.start()
+    owner = await world.left_behind(gateway, session_id)
+    question = world.models.begin(a_question(owner))
+
+    await gateway.unsettled.round()
+    before = world.turn(session_id, owner.turn_id)["state"]
+    world.models.finish(question)
+    await gateway.unsettled.round()
+
+    assert before == "RUNNING"
+    assert world.turn(session_id, owner.turn_id)["reply_text"] == QUESTION
+
+
+async def test_a_live_turn_is_left_to_its_owner(world: World) -> None:
+    gateway = world.gateway()
+    session_id = await gateway.start()
+    begun = await call(
+        gateway.contexts.history.BeginTurn, message(session_id).begin(history_pb2.WindowLimit(), uuid.uuid4()), CAP_MS
+    )
+    world.age(session_id)
+
+    await gateway.unsettled.round()
+
+    assert world.turn(session_id, begun.owner.turn_id)["state"] == "RUNNING"
+
+
+async def test_a_chat_is_given_up_until_its_own_message_comes_again(world: World) -> None:
+    gateway = world.gateway()
+    session_id, request_id = await gateway.start("chat"), str(uuid.uuid4())
+    owner = await world.left_behind(gateway, session_id, request_id=request_id)
+
+    await gateway.unsettled.round()
+
+    assert world.turn(session_id, owner.turn_id)["state"] == "ABANDONED"
+    await settle(world, gateway, session_id)
+    assert world.is_quiet(session_id)
+    answered = await gateway.say(session_id, request_id=request_id)
+    assert (answered.turn.turn_id, answered.turn.reply_text) == (owner.turn_id, QUESTION)
+
+
+async def test_a_chats_reply_that_was_paid_for_is_rolled_forward(world: World) -> None:
+    gateway = world.gateway()
+    session_id = await gateway.start("chat")
+    owner = await world.left_behind(gateway, session_id)
+    world.models.finish(world.models.begin(a_question(owner, "chat", None)))
+
+    await gateway.unsettled.round()
+
+    turn = world.turn(session_id, owner.turn_id)
+    assert (turn["state"], turn["reply_text"]) == ("COMMITTED", QUESTION)
+    assert world.stream(session_id)["sealed"] is False
+    assert world.models.made == [(owner.turn_id, "chat")]
+
+
+async def test_an_interview_whose_opening_was_never_said_is_opened(world: World) -> None:
+    gateway, request_id = world.gateway(), uuid.uuid4()
+    dead = world.gateway(cannot_reach=("assessment", "session"))
+    dead.sessions._plans[""] = (asyncio.get_running_loop().time(), await gateway.sessions._resolve(""))
+    with pytest.raises(Unavailable):
+        await dead.start(request_id=request_id)
+    (stream,) = world.rows("SELECT session_id::text FROM history.streams")
+    session_id = stream["session_id"]
+    world.expire(session_id)
+
+    await gateway.unsettled.round()
+    await settle(world, gateway, session_id)
+
+    page = await gateway.reading.sessions(history_pb2.Viewer(owner_id="ada"), 10, "", texts=True)
+    assert [(session.session_id, session.turns) for session in page.sessions] == [(session_id, 1)]
+    assert world.is_quiet(session_id)
+    again = await gateway.start(request_id=request_id)
+    assert again == session_id
+
+
+async def test_a_half_made_chat_is_entered_into_the_directory(world: World) -> None:
+    gateway, dead = world.gateway(), world.gateway(cannot_reach=("session",))
+    session_id = await dead.start("chat")
+    world.age(session_id)
+
+    await gateway.unsettled.round()
+
+    (entry,) = world.rows("SELECT owner_id, kind FROM session.sessions WHERE session_id = %s", session_id)
+    assert entry == {"owner_id": "ada", "kind": "chat"}
+    assert world.is_quiet(session_id)
+
+
+async def test_projections_that_lag_are_caught_up(world: World) -> None:
+    gateway = world.gateway()
+    dead = world.gateway(cannot_reach=("session", "assessment"))
+    session_id = await gateway.start()
+    await dead.say(session_id)
+    await dead.say(session_id)
+    await dead.idle()
+    world.age(session_id)
+
+    await gateway.unsettled.round()
+
+    applied = [
+        world.rows(f"SELECT applied_seq FROM {table} WHERE session_id = %s", session_id)[0]["applied_seq"]
+        for table in ("session.sessions", "assessment.interviews")
+    ]
+    assert applied == [3, 3]
+    assert world.is_quiet(session_id)
+
+
+async def test_a_session_that_was_ended_is_completed_once_the_directory_is_back(world: World) -> None:
+    gateway, lame = world.gateway(), world.gateway(cannot_reach=("session", "assessment"))
+    session_id = await gateway.start()
+
+    ended = await lame.reading.end(session_id, ANYBODY)
+    await lame.idle()
+    world.age(session_id)
+    before = world.rows("SELECT status FROM session.sessions WHERE session_id = %s", session_id)
+    await gateway.unsettled.round()
+
+    after = world.rows("SELECT status, completed_at FROM session.sessions WHERE session_id = %s", session_id)
+    assert before == [{"status": "open"}]
+    assert after[0]["status"] == "completed"
+    assert after[0]["completed_at"] == ended.completed_at.ToDatetime(tzinfo=after[0]["completed_at"].tzinfo)
+    assert world.is_quiet(session_id)
+
+
+async def test_what_two_replicas_sweep_at_once_happens_once(world: World) -> None:
+    gateways = [world.gateway() for _ in range(3)]
+    kinds = ["chat", "interview", "interview"] * 4
+    sessions = await asyncio.gather(*(gateways[0].start(kind) for kind in kinds))
+    owners = [await world.left_behind(gateways[0], session_id) for session_id in sessions]
+    for owner in owners[:6]:
+        world.models.finish(world.models.begin(a_question(owner, "question" if is_interview(owner) else "chat")))
+    recovered = recoveries()
+
+    await asyncio.gather(*(gateway.unsettled.round() for gateway in gateways))
+
+    ended = Counter(world.turn(owner.head.session_id, owner.turn_id)["state"] for owner in owners)
+    assert ended == {"COMMITTED": 10, "ABANDONED": 2}
+    assert recoveries() - recovered == {"rolled_forward": 6, "bank": 4, "abandoned": 2}
+    for gateway in gateways:
+        await gateway.idle()
+    made = Counter(world.models.made)
+    assert max(made.values()) == 1
+    for owner in owners:
+        world.age(owner.head.session_id)
+    await asyncio.gather(*(gateway.unsettled.round() for gateway in gateways))
+    assert all(world.is_quiet(owner.head.session_id) for owner in owners)
+
+
+def is_interview(owner: history_pb2.Owner) -> bool:
+    return owner.head.kind == history_pb2.KIND_INTERVIEW
+
+
+def recoveries() -> Counter[str]:
+    """Turns recovered so far in this process, by how."""
+    (family,) = telling.TURNS_RECOVERED.collect()
+    counted = [sample for sample in family.samples if sample.name.endswith("_total")]
+    return Counter({sample.labels["how"]: int(sample.value) for sample in counted})
+
+
+async def test_a_session_that_cannot_be_repaired_keeps_no_other_waiting(world: World) -> None:
+    gateway = world.gateway()
+    broken, sound = await gateway.start(), await gateway.start()
+    for session_id in (broken, sound):
+        await world.left_behind(gateway, session_id)
+    world.execute("UPDATE history.turns SET record = '\\xff' WHERE session_id = %s", broken)
+    world.execute("DELETE FROM session.sessions WHERE session_id = %s", broken)
+    swept = telling.SWEPT._value.get()
+
+    for _ in range(2):
+        await gateway.unsettled.round()
+        await gateway.idle()
+        for session_id in (broken, sound):
+            world.age(session_id)
+
+    assert world.is_quiet(sound)
+    assert not world.is_quiet(broken)
+    assert telling.SWEPT._value.get() > swept
+
+
+async def test_while_a_context_does_not_answer_the_rest_goes_on_and_the_round_says_so(world: World) -> None:
+    gateway, lame = world.gateway(), world.gateway(cannot_reach=("assessment",))
+    interview, chat = await gateway.start(), await gateway.start("chat")
+    expired = await world.left_behind(gateway, await gateway.start())
+    for session_id in (interview, chat):
+        world.execute("UPDATE history.streams SET acked_rev = 0 WHERE session_id = %s", session_id)
+        world.age(session_id)
+
+    with pytest.raises(Unavailable):
+        await lame.unsettled.round()
+
+    assert world.is_quiet(chat)
+    assert not world.is_quiet(interview)
+    assert world.turn(expired.head.session_id, expired.turn_id)["state"] == "COMMITTED"
+
+
+async def test_pages_go_round_and_come_to_everybody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsettled, "MAX_BATCH", 2)
+    gateway = world.gateway()
+    owners = [await world.left_behind(gateway, await gateway.start()) for _ in range(5)]
+    for owner in owners[:2]:  # what cannot be done now comes first, and stays
+        world.models.begin(a_question(owner))
+        world.execute("UPDATE history.streams SET acked_rev = 0 WHERE session_id = %s", owner.head.session_id)
+
+    more = [await gateway.unsettled.round() for _ in range(3)]
+
+    states = Counter(world.turn(owner.head.session_id, owner.turn_id)["state"] for owner in owners)
+    assert more == [True, True, False]
+    assert states == {"RUNNING": 2, "COMMITTED": 3}
+
+
+async def test_an_answer_whose_judge_was_out_of_reach_is_scored_late(world: World) -> None:
+    gateway = world.gateway()
+    session_id = await gateway.start()
+    world.models.held["judge"]  # late: nobody hears of it before the turn is over
+    owner = await world.left_behind(gateway, session_id)
+    await gateway.unsettled.round()
+    await gateway.background.drain(0)
+    replica = world.gateway()
+    world.age(session_id)
+    await replica.unsettled.round()
+    await replica.idle()
+    world.models.held["judge"].set()
+    world.age(session_id)
+
+    await replica.unscored.round()
+
+    (answer,) = world.rows(
+        "SELECT turn_id::text, state, level FROM assessment.answers WHERE session_id = %s", session_id
+    )
+    assert answer == {"turn_id": owner.turn_id, "state": "SCORED", "level": 2}
+    assert Counter(world.models.made)[owner.turn_id, "judge"] == 1
+
+
+async def test_results_are_cleared_of_turns_that_are_settled_and_of_no_others(world: World) -> None:
+    gateway = world.gateway()
+    interview, chat = await gateway.start(), await gateway.start("chat")
+    answered = (await gateway.say(interview)).turn.turn_id
+    await gateway.idle()
+    waiting = await world.left_behind(gateway, chat)
+    world.models.finish(world.models.begin(a_question(waiting, "chat", None)))
+
+    while await gateway.clearable.round():
+        pass
+
+    assert world.models.cleared == [answered]
+
+
+async def test_what_is_erased_meanwhile_is_no_failure_of_the_others(world: World) -> None:
+    gateway = world.gateway()
+    gone, kept = await gateway.start(), await gateway.start()
+    for session_id in (gone, kept):
+        await world.left_behind(gateway, session_id)
+
+    async def erase() -> None:
+        await call(
+            gateway.contexts.history.EraseStream,
+            history_pb2.EraseStreamRequest(session_id=gone, viewer=ANYBODY),
+            CAP_MS,
+        )
+
+    await asyncio.gather(gateway.unsettled.round(), erase())
+
+    with pytest.raises(NotFound):
+        await gateway.reading.session(gone, ANYBODY, texts=True)
+    assert world.stream(kept)["last_seq"] == 2
