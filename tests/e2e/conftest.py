@@ -5,15 +5,18 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.databases import Database
+from tests.databases import Server
 from tests.e2e.product import Caller, Product
 
 
 @pytest_asyncio.fixture(scope="session")
-async def product(database: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Product]:
-    async with Product(database, tmp_path_factory.mktemp("product")) as running:
+async def product(database_server: Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Product]:
+    """On a database of its own: a product that runs sweeps whatever it finds in its tables."""
+    own = database_server.create()
+    async with Product(own, tmp_path_factory.mktemp("product")) as running:
         await running.set_simulator(latency={"median_ms": 30, "sigma": 0.2})
         yield running
+    database_server.drop(own.name)
 
 
 @pytest.fixture
