@@ -41,22 +41,29 @@ class Reply:
 
 
 class Product:
-    """A running stack. `settings` override the environment of its processes."""
+    """A running stack. `settings` override the environment of its processes; of the gateway there may be two."""
 
-    def __init__(self, database: Database, data: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, database: Database, data: Path, settings: Mapping[str, str] | None = None, *, two_gateways: bool = False
+    ) -> None:
         self.database = database
-        ports = iter(free_ports(2 * len(environment.SERVICES) + 1))
+        ports = iter(free_ports(2 * len(environment.SERVICES) + 3))
         given = {f"COLLOQUY_{context.upper()}_DATABASE_URL": dsn for context, dsn in database.dsns.items()}
         for service in environment.SERVICES:
             given[service.listen] = f"127.0.0.1:{next(ports)}"
             given[service.metrics_listen] = f"127.0.0.1:{next(ports)}"
         given[environment.SIMULATOR_LISTEN] = f"127.0.0.1:{next(ports)}"
         given["COLLOQUY_MIN_TURN_INTERVAL_MS"] = "0"
+        second, second_metrics = (f"127.0.0.1:{next(ports)}" for _ in range(2))
+        if two_gateways:
+            given["COLLOQUY_GATEWAY_TARGET"] = f"ipv4:{given['COLLOQUY_GATEWAY_LISTEN']},{second}"
         self.environment = environment.with_defaults({**given, **(settings or {})}, data)
         self.url = f"http://{self.environment['COLLOQUY_BFF_LISTEN']}"
         self.gateway = self.environment["COLLOQUY_GATEWAY_LISTEN"]
         self.simulator = f"http://{self.environment[environment.SIMULATOR_LISTEN]}"
         self._processes = stack.processes(self.environment, data / "logs")
+        if two_gateways:
+            self._processes.append(_replica(self.process("gateway"), second, second_metrics))
         self._supervisor = Supervisor(self._processes)
 
     async def __aenter__(self) -> Self:
@@ -81,6 +88,29 @@ class Product:
         running = self.process(name).running
         assert running is not None
         running.kill()
+
+    @contextlib.asynccontextmanager
+    async def killed(self, name: str) -> AsyncIterator[None]:
+        """Inside the block a process that was killed is not started again."""
+        process = self.process(name)
+        assert process.keeper is not None
+        process.keeper.cancel()
+        await asyncio.wait({process.keeper})
+        self.kill(name)
+        async with self.stopped(process):
+            yield
+
+    async def arm(self, name: str, failpoints: str) -> None:
+        """Have faults happen in a process, whose product was given COLLOQUY_FAILPOINTS."""
+        url = self.process(name).ready_url.replace("/readyz", "/failpoints")
+        async with self.http.put(url, data=failpoints) as response:
+            assert response.status == 200, await response.text()
+
+    async def metric(self, name: str, sample: str) -> float:
+        """A sample of a process's metrics; 0 where there is none yet."""
+        async with self.http.get(self.process(name).ready_url.replace("/readyz", "/metrics")) as response:
+            lines = (await response.text()).splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} ")), 0.0)
 
     @contextlib.asynccontextmanager
     async def stopped(self, process: Process) -> AsyncIterator[None]:
@@ -182,6 +212,15 @@ class Caller:
         assert reply.status == 200, reply
         listed: list[dict[str, Any]] = reply.json["messages"]
         return listed
+
+
+def _replica(gateway: Process, listen: str, metrics_listen: str) -> Process:
+    """A second gateway, with ports of its own."""
+    settings = {"COLLOQUY_GATEWAY_LISTEN": listen, "COLLOQUY_GATEWAY_METRICS_LISTEN": metrics_listen}
+    addresses = [("127.0.0.1", int(address.rpartition(":")[2])) for address in (listen, metrics_listen)]
+    log = gateway.log.with_name("gateway-2.log")
+    ready = f"http://{metrics_listen}/readyz"
+    return Process("gateway-2", gateway.command, {**gateway.environment, **settings}, log, addresses, ready)
 
 
 async def events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, dict[str, Any]]]:
