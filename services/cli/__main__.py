@@ -7,6 +7,7 @@ import runpy
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from uuid import UUID
 
 from libs.identity.actor import Role
 from libs.postgres.errors import LaunchError
@@ -53,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     token = commands.add_parser("token", help="print a token and nothing else")
     token.add_argument("--sub", required=True, help="the subject: who owns what the token creates")
     token.add_argument("--role", action="append", choices=[role.value for role in Role], required=True)
+    verify = commands.add_parser("verify", help="check every invariant in the tables; exit code 1 if one is broken")
+    verify.add_argument("session", nargs="?", type=UUID, metavar="SESSION", help="this session only")
+    verify.add_argument("--json", action="store_true", help="as JSON")
     failpoints = commands.add_parser("failpoints", help="list the points at which tests can have a fault by name")
     failpoints.add_argument("--json", action="store_true", help="as JSON")
     return parser
@@ -99,6 +103,12 @@ def _token(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
     return 0
 
 
+def _verify(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
+    from services.cli import verify
+
+    return asyncio.run(verify.verify(given, parsed.session, as_json=parsed.json))
+
+
 def _failpoints(parsed: argparse.Namespace, _: Mapping[str, str]) -> int:
     from services.cli import failpoints
 
@@ -118,6 +128,7 @@ _COMMANDS = {
     "interview": _interview,
     "chat": _chat,
     "token": _token,
+    "verify": _verify,
     "failpoints": _failpoints,
 }
 

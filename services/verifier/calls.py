@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
-from services.verifier.rows import Attempt, Call, Session, Usage
+from services.verifier.rows import Session, TurnId, Usage
 
 CLEARED_AFTER: Final = timedelta(hours=1)
 """How long a result is kept at least after its turn has ended: whoever asks after that pays again."""
@@ -28,11 +28,11 @@ def a_purpose_has_one_call(session: Session) -> Iterator[str]:
 
 def repeats_are_counted(session: Session) -> Iterator[str]:
     """A call's fence counts its intents, its repeats all but the first; each intent has its attempts, from 1 on."""
-    for call, attempts in _by_call(session):
+    for call, attempts in session.calls_made:
         if call.fence != call.repeats + 1:
             yield f"{call.name} has fence {call.fence} and {call.repeats} repeats"
-        found = sorted((it.fence, it.attempt) for it in attempts)
-        last = dict(found)  # sorted, so the last attempt under each fence
+        found = [(it.fence, it.attempt) for it in attempts]
+        last = dict(found)  # the last attempt under each fence
         dense = [(fence, attempt) for fence in range(1, call.fence + 1) for attempt in range(1, last.get(fence, 1) + 1)]
         if found != dense or last.get(call.fence) != call.attempt:
             listed = ", ".join(f"{fence}.{attempt}" for fence, attempt in found) or "none"
@@ -44,7 +44,7 @@ def a_repeat_follows_a_failure(session: Session) -> Iterator[str]:
 
     One that nobody ended, `dispatched` under an older fence, is unknown. A result that was cleared is, too.
     """
-    for call, attempts in _by_call(session):
+    for call, attempts in session.calls_made:
         for given in (it for it in attempts if it.fence < call.fence and it.gave_a_result):
             again = min((it.dispatched_at for it in attempts if it.fence > given.fence), default=None)
             if again is None or given.finished_at is None or again < given.finished_at + CLEARED_AFTER:
@@ -53,7 +53,7 @@ def a_repeat_follows_a_failure(session: Session) -> Iterator[str]:
 
 def a_call_stands_where_its_attempts_do(session: Session) -> Iterator[str]:
     """INFLIGHT while an attempt is under way, DONE where one gave a result, else FAILED or UNKNOWN."""
-    for call, attempts in _by_call(session):
+    for call, attempts in session.calls_made:
         current = [it for it in attempts if it.fence == call.fence]
         under_way = any(it.state == "dispatched" for it in current)
         given = any(it.gave_a_result for it in current)
@@ -65,7 +65,7 @@ def a_call_stands_where_its_attempts_do(session: Session) -> Iterator[str]:
 
 def money_adds_up(session: Session) -> Iterator[str]:
     """A call used what its attempts used, and the account has spent what its calls cost."""
-    for call, attempts in _by_call(session):
+    for call, attempts in session.calls_made:
         expected = sum((it.usage for it in attempts), Usage())
         if call.usage != expected:
             yield f"{call.name} has used {call.usage}, its attempts {expected}"
@@ -77,7 +77,7 @@ def money_adds_up(session: Session) -> Iterator[str]:
 
 def a_turn_shows_what_was_spent(session: Session) -> Iterator[str]:
     """No record shows more than the calls of its turn have used; calls that end later, or unknown, are not in it."""
-    spent: dict[object, Usage] = {}
+    spent: dict[TurnId, Usage] = {}
     for call in session.calls:
         spent[call.turn_id] = spent.get(call.turn_id, Usage()) + call.usage
     for turn in session.committed:
@@ -88,11 +88,3 @@ def a_turn_shows_what_was_spent(session: Session) -> Iterator[str]:
             or shown.cost_nano_usd > used.cost_nano_usd
         ):
             yield f"number {turn.seq} shows {shown}, its calls have used {used}"
-
-
-def _by_call(session: Session) -> Iterator[tuple[Call, list[Attempt]]]:
-    attempts: dict[tuple[object, object], list[Attempt]] = {}
-    for attempt in session.attempts:
-        attempts.setdefault((attempt.turn_id, attempt.purpose), []).append(attempt)
-    for call in session.calls:
-        yield call, attempts.get((call.turn_id, call.purpose), [])

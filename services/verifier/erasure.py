@@ -18,10 +18,10 @@ def only_what_the_ledger_erased_is_erased(session: Session) -> Iterator[str]:
 
 
 def a_tombstone_has_nothing_under_it(session: Session) -> Iterator[str]:
-    """Neither a name nor quotes, nor what was sent to a model or came back, nor a hash of it to test a guess by."""
+    """Nobody's name, no quotes, nothing that was sent to a model or came back, nor a hash of it to test a guess by."""
     entry = session.entry
-    if entry and entry.erased and (entry.candidate_name is not None or entry.metadata is not None):
-        yield "session has a name or metadata in a tombstone"
+    if entry and entry.erased and any(it is not None for it in (entry.owner_id, entry.candidate_name, entry.metadata)):
+        yield "session has an owner, a name or metadata in a tombstone"
     if session.interview and session.interview.erased and any(answer.has_words for answer in session.answers):
         yield "assessment has quotes or a rationale under a tombstone"
     kept = any(it.has_context or it.has_result or it.has_prompt_hash for it in session.calls)

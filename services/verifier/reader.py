@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from colloquy.gateway.v1 import record_pb2
 from libs.runtime.db import Database, Row, Transaction
+from migrations.readiness import is_migrated
 from services.verifier import statements
 from services.verifier.rows import (
     Account,
@@ -73,6 +74,10 @@ class Reader:
 
     def __init__(self, databases: Mapping[str, Database]) -> None:
         self._databases = databases
+
+    async def behind(self) -> list[str]:
+        """The contexts whose schema is not what this was written for."""
+        return [context for context, database in self._databases.items() if not await is_migrated(database, context)]
 
     async def page(self, after: SessionId, limit: int) -> list[SessionId]:
         """The next sessions that any context has, in the order of their ids."""

@@ -234,6 +234,14 @@ class Session:
         """The committed turns by their numbers."""
         return {turn.seq: turn for turn in self.committed if turn.seq is not None}
 
+    @cached_property
+    def calls_made(self) -> Sequence[tuple[Call, Sequence[Attempt]]]:
+        """The calls, each with its attempts in the order in which they were made."""
+        attempts: dict[tuple[TurnId, Purpose], list[Attempt]] = {}
+        for attempt in sorted(self.attempts, key=lambda attempt: (attempt.fence, attempt.attempt)):
+            attempts.setdefault((attempt.turn_id, attempt.purpose), []).append(attempt)
+        return [(call, attempts.get((call.turn_id, call.purpose), ())) for call in self.calls]
+
     def folded(self, applied_seq: int) -> Sequence[Turn]:
         """The turns that a projection which stands there has folded."""
         return [turn for turn in self.committed if (turn.seq or 0) <= applied_seq]

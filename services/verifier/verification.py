@@ -42,12 +42,14 @@ class Report:
     stale: tuple[SessionId, ...] = ()
     busy: tuple[SessionId, ...] = ()
 
-    def __add__(self, other: "Report") -> "Report":
-        return Report(
-            self.sessions + other.sessions,
-            self.violations + other.violations,
-            self.stale + other.stale,
-            self.busy + other.busy,
+    @classmethod
+    def merged(cls, reports: Sequence["Report"]) -> "Report":
+        """What they found together."""
+        return cls(
+            sum(report.sessions for report in reports),
+            tuple(violation for report in reports for violation in report.violations),
+            tuple(session_id for report in reports for session_id in report.stale),
+            tuple(session_id for report in reports for session_id in report.busy),
         )
 
     @property
@@ -61,34 +63,31 @@ async def verify(urls: Mapping[str, str], session_ids: Iterable[UUID] | None = N
 
     Raises what `Database.one` raises: Unavailable where a database cannot be reached.
     """
-    report = Report()
     async with connected(urls) as reader:
-        batches = every_batch(reader) if session_ids is None else _batches(session_ids)
-        async for batch in batches:
-            report += await check(reader, batch, quiet=quiet)
-    return report
+        return Report.merged([found async for found in walk(reader, session_ids, quiet=quiet)])
+
+
+async def walk(
+    reader: Reader, session_ids: Iterable[UUID] | None = None, *, quiet: bool = False
+) -> AsyncIterator[Report]:
+    """As `verify`, batch by batch: what was found in each is told, and forgotten."""
+    batches = _every_batch(reader) if session_ids is None else _batches(session_ids)
+    async for batch in batches:
+        yield await check(reader, batch, quiet=quiet)
 
 
 async def check(reader: Reader, session_ids: Sequence[SessionId], *, quiet: bool = False) -> Report:
     """Check some sessions at once, those that are being written to again after a moment."""
-    report, left = Report(), session_ids
+    judged: list[Report] = []
+    left = session_ids
     for attempt in range(READINGS):
         if attempt:
             await asyncio.sleep(PAUSE_SECONDS)
         reading = await reader.read(left)
-        for found in reading.found:
-            report += _judged(found, quiet=quiet)
+        judged += [_judged(found, quiet=quiet) for found in reading.found]
         if not (left := reading.moved):
-            return report
-    return report + Report(busy=tuple(left))
-
-
-async def every_batch(reader: Reader) -> AsyncIterator[Sequence[SessionId]]:
-    """The ids of all sessions that any context has, in batches."""
-    after = START
-    while batch := await reader.page(after, BATCH):
-        yield batch
-        after = batch[-1]
+            break
+    return Report.merged([*judged, Report(busy=tuple(left))])
 
 
 @asynccontextmanager
@@ -113,6 +112,13 @@ def _judged(found: Session | Orphan, *, quiet: bool) -> Report:
             what = f"rev {found.stream.acked_rev} of {found.stream.rev} is acknowledged, and all should be quiet"
             broken.append(Violation(Invariant.I7, found.session_id, "everything_is_settled", what))
     return Report(1, tuple(broken), (found.session_id,) if stale else ())
+
+
+async def _every_batch(reader: Reader) -> AsyncIterator[Sequence[SessionId]]:
+    after = START
+    while batch := await reader.page(after, BATCH):
+        yield batch
+        after = batch[-1]
 
 
 async def _batches(session_ids: Iterable[UUID]) -> AsyncIterator[Sequence[SessionId]]:

@@ -1,6 +1,6 @@
 """Sessions in all contexts on a real database, made by the services' use cases and stores, for the verifier to read."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
@@ -18,7 +18,8 @@ from services.assessment.judging import Verdict
 from services.assessment.store import Store as EvidenceStore
 from services.assessment.usecases import Interviews
 from services.history.commands import TurnRange
-from services.history.domain import Head, Kind, SessionId, Turn
+from services.history.domain import Head, Kind, Turn
+from services.history.domain import SessionId as LedgerId
 from services.history.usecases import Owner
 from services.llm_gateway import domain as llm
 from services.llm_gateway.store import Held, Intent
@@ -29,6 +30,7 @@ from services.session.domain import SessionId as ListedId
 from services.session.entries import AppliedTurn, Reading
 from services.session.store import Store as DirectoryStore
 from services.session.usecases import Directory
+from services.verifier.rows import SessionId
 from tests.databases import Database
 from tests.db import history_world
 from tests.db.history_world import ALICE, chat, interview, message, owner, reply
@@ -53,13 +55,14 @@ class World:
     interviews: Interviews
     evidence: EvidenceStore
     calls: CallStore
+    pools: Mapping[str, Pool]
 
     async def interview(self, turns: int = 3) -> SessionId:
         """An interview with an opening and answers, each phrased and judged; folded and acknowledged."""
         opened = await self.history.history.open_stream(
             interview(facts=FACTS.SerializeToString(), personal_facts=PERSONAL.SerializeToString())
         )
-        session_id = opened.head.session_id
+        session_id = SessionId(opened.head.session_id)
         await self.interviews.start(evidence.SessionId(session_id), FACTS.plan, BANK.version, "")
         await self.directory.create(_listed(opened.head))
         await self.commit(owner(opened), 0, 0)
@@ -68,21 +71,24 @@ class World:
         await self.settle(session_id)
         return session_id
 
-    async def chat(self, turns: int = 2) -> SessionId:
+    async def chat(self, turns: int = 2, **changes: object) -> SessionId:
         """A chat, folded and acknowledged."""
         facts = record_pb2.SessionFacts(versions={"chat": "chat/v1"})
-        opened = await self.history.history.open_stream(chat(facts=facts.SerializeToString(), personal_facts=b""))
+        opened = await self.history.history.open_stream(
+            chat(facts=facts.SerializeToString(), personal_facts=b"", **changes)
+        )
         await self.directory.create(_listed(opened.head))
+        session_id = SessionId(opened.head.session_id)
         for _ in range(turns):
-            held = await self.begun(opened.head.session_id)
+            held = await self.begun(session_id)
             await self.called(held, "chat")
             await self.commit(held, None, 1)
-        await self.settle(opened.head.session_id)
-        return opened.head.session_id
+        await self.settle(session_id)
+        return session_id
 
     async def begun(self, session_id: SessionId) -> Owner:
         """A message that somebody answers now."""
-        return owner(await self.history.history.begin_turn(message(session_id)))
+        return owner(await self.history.history.begin_turn(message(LedgerId(session_id))))
 
     async def exchange(self, session_id: SessionId, number: int) -> None:
         """The candidate's answer to the item before, its judgement, and the next question."""
@@ -120,18 +126,19 @@ class World:
 
     async def settle(self, session_id: SessionId) -> None:
         """Fold the ledger into the projections, and acknowledge it."""
-        head, turns = await self.history.history.list_turns(session_id, ALICE, TurnRange(0, 0, 100, newest=False))
+        ledger = self.history.history
+        head, turns = await ledger.list_turns(LedgerId(session_id), ALICE, TurnRange(0, 0, 100, newest=False))
         await self.directory.apply(
             [Reading(Run(session_id, tuple(map(_counted, turns)), head.last_seq, head.sealed), head.sealed_at)]
         )
         if head.kind is Kind.INTERVIEW:
             await self.interviews.apply([Run(session_id, tuple(map(_assessed, turns)), head.last_seq, head.sealed)])
-        assert await self.history.history.acknowledge_streams([(session_id, head.rev)]) == 1
+        assert await ledger.acknowledge_streams([(head.session_id, head.rev)]) == 1
 
-    def execute(self, *statements: str) -> None:
+    def execute(self, statements: str) -> None:
         """Do to the tables, as their owner, what no service would."""
         with psycopg.connect(self.database.owner_dsn, autocommit=True) as connection:
-            for statement in statements:
+            for statement in statements.split(";"):
                 assert connection.execute(statement.encode()).rowcount != 0, "the statement has changed nothing"
 
 
@@ -150,6 +157,7 @@ async def world(database: Database) -> AsyncIterator[World]:
             Interviews(store, Catalogue.of([BANK])),
             store,
             CallStore(pools["llm"]),
+            pools,
         )
 
 

@@ -398,7 +398,7 @@ CASES = [
         "only_what_the_ledger_erased_is_erased",
         "the directory is",
         interview,
-        entry(erased=True, candidate_name=None, metadata=None),
+        entry(erased=True, owner_id=None, candidate_name=None, metadata=None),
     ),
     case(
         "only_what_the_ledger_erased_is_erased",
@@ -415,13 +415,16 @@ CASES = [
             changed("calls", lambda _: True, has_context=False, has_result=False, has_prompt_hash=False),
         ),
     ),
-    case("a_tombstone_has_nothing_under_it", "a name", erased, entry(candidate_name="Ada")),
+    *(
+        case("a_tombstone_has_nothing_under_it", f"session has the {field}", erased, entry(**{field: value}))
+        for field, value in {"owner_id": "ada", "candidate_name": "Ada", "metadata": {"team": "blue"}}.items()
+    ),
     case("a_tombstone_has_nothing_under_it", "quotes", erased, one_answer(2, has_words=True)),
     *(
         case("a_tombstone_has_nothing_under_it", f"llm {field}", erased, one_call(2, "judge", **{field: True}))
         for field in ("has_context", "has_result", "has_prompt_hash")
     ),
-    case("once_settled_it_is_erased_everywhere", "the directory is not", erased, entry(erased=False)),
+    case("once_settled_it_is_erased_everywhere", "the directory is not", erased, having(entry=ended().entry)),
     case("once_settled_it_is_erased_everywhere", "there is no interview", erased, having(interview=None)),
     case("once_settled_it_is_erased_everywhere", "the account is not", erased, account(erased=False)),
     case("the_chain_holds", "a message was changed", interview, one_turn(2, user_text="another")),

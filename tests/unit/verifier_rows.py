@@ -312,7 +312,7 @@ def erased() -> Session:
             replace(it, has_fingerprint=False, user_text=None, reply_text=None, record=None, usage=None)
             for it in session.turns
         ],
-        entry=replace(session.entry, erased=True, candidate_name=None, metadata=None),
+        entry=replace(session.entry, erased=True, owner_id=None, candidate_name=None, metadata=None),
         interview=replace(session.interview, erased=True),
         answers=[replace(it, has_words=False) for it in session.answers],
         account=replace(session.account, erased=True),
