@@ -88,6 +88,8 @@ _TRANSACTIONS: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
         ("history_acknowledge", "acknowledge", "records that the projections hold what the ledger holds"),
         ("history_seal", "seal", "closes a stream"),
         ("history_erase", "erase", "erases what was said in a stream"),
+        ("history_reset", "reset", "ends a claim by an operator's hand, on record"),
+        ("history_complete", "complete", "closes a stream by an operator's hand, on record"),
     ),
     "session": (
         ("session_insert", "insert", "enters a session into the directory"),

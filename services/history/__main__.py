@@ -4,13 +4,15 @@ import os
 from functools import partial
 
 from colloquy.history.v1.history_pb2_grpc import add_HistoryServiceServicer_to_server
+from colloquy.history.v1.operations_pb2_grpc import add_OperationsServiceServicer_to_server
 from libs.runtime import failpoints, telemetry
 from libs.runtime.config import Env
 from libs.runtime.db import Database
 from libs.runtime.server import LEVELS, Server, run, serve
 from libs.tokens import counting
 from migrations.readiness import is_migrated
-from services.history.servicer import HistoryServicer
+from services.history.operations import Operations
+from services.history.servicer import HistoryServicer, OperationsServicer
 from services.history.store import Store
 from services.history.usecases import History
 
@@ -26,11 +28,16 @@ async def main(env: Env) -> None:
     telemetry.configure("history", level)
     counting.warm()
     database = Database(dsn, "history")
-    servicer = HistoryServicer(History(Store(database), counting.count))
+    store = Store(database)
+    servicer = HistoryServicer(History(store, counting.count))
+    operations = OperationsServicer(Operations(store))
     server = Server(
         "history",
         listen,
-        [partial(add_HistoryServiceServicer_to_server, servicer)],
+        [
+            partial(add_HistoryServiceServicer_to_server, servicer),
+            partial(add_OperationsServiceServicer_to_server, operations),
+        ],
         ready=partial(is_migrated, database, "history"),
     )
     await serve(server, metrics, closing=[database.close])

@@ -92,7 +92,7 @@ class NewTurn:
         refuse(
             message_violations("text", self.text),
             _at_least(0, "in_reply_to", self.in_reply_to or 0),
-            _within(0, MAX_WINDOW_MESSAGES, "window.max_messages", self.window.max_messages),
+            within(0, MAX_WINDOW_MESSAGES, "window.max_messages", self.window.max_messages),
             _at_least(0, "window.max_tokens", self.window.max_tokens),
         )
 
@@ -112,7 +112,7 @@ class Reply:
 
     def __post_init__(self) -> None:
         refuse(
-            _within(1, MAX_REPLY_CODE_POINTS, "reply_text", len(self.text), " code points"),
+            within(1, MAX_REPLY_CODE_POINTS, "reply_text", len(self.text), " code points"),
             storable("reply_text", self.text),
             _name("item_asked", self.item_asked),
         )
@@ -155,7 +155,7 @@ class TurnRange:
         refuse(
             _at_least(0, "after_seq", self.after_seq),
             _at_least(0, "before_seq", self.before_seq),
-            _within(1, MAX_TURNS_LISTED, "max_turns", self.max_turns),
+            within(1, MAX_TURNS_LISTED, "max_turns", self.max_turns),
         )
 
     def bounds(self, last_seq: int) -> tuple[int, int]:
@@ -181,7 +181,7 @@ class UnsettledRange:
 
     def __post_init__(self) -> None:
         refuse(
-            _within(1, MAX_STREAMS_UNSETTLED, "max_streams", self.max_streams),
+            within(1, MAX_STREAMS_UNSETTLED, "max_streams", self.max_streams),
             _at_least(0, "min_age_ms", self.min_age_ms),
         )
 
@@ -200,7 +200,7 @@ def at_most(limit: int, field: str, values: Sequence[object]) -> None:
 
 def _name(field: str, name: str) -> Iterator[FieldViolation]:
     yield from storable(field, name)
-    yield from _within(0, MAX_NAME_CODE_POINTS, field, len(name), " code points")
+    yield from within(0, MAX_NAME_CODE_POINTS, field, len(name), " code points")
 
 
 def _at_least(least: int, field: str, value: int) -> Iterator[FieldViolation]:
@@ -208,6 +208,7 @@ def _at_least(least: int, field: str, value: int) -> Iterator[FieldViolation]:
         yield FieldViolation(field, f"must be at least {least}")
 
 
-def _within(least: int, most: int, field: str, value: int, unit: str = "") -> Iterator[FieldViolation]:
+def within(least: int, most: int, field: str, value: int, unit: str = "") -> Iterator[FieldViolation]:
+    """Refuse a number out of bounds."""
     if not least <= value <= most:
         yield FieldViolation(field, f"must be {least} to {most}{unit}")

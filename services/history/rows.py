@@ -3,12 +3,14 @@
 The columns come in the order in which `statements` names them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from services.history import statements
 from services.history.digest import stream_digest
-from services.history.domain import Digest, Head, Kind, SessionId, Turn, TurnState, WindowMessage
+from services.history.domain import Digest, Head, Kind, SessionId, Turn, TurnId, TurnState, WindowMessage
+from services.history.interventions import Action, Intervention, Standing
 
 
 def head_of(columns: Sequence[Any]) -> Head:
@@ -49,6 +51,26 @@ def turn_of(columns: Sequence[Any], session_id: SessionId) -> Turn | None:
         digest=Digest(digest or b""),
         begun_at=begun_at,
         committed_at=committed_at,
+    )
+
+
+def intervention_of(columns: Sequence[Any], session_id: SessionId) -> Intervention:
+    """A repair on record; `after` leaves out what its change has ended."""
+    intervention_id, turn_id, action, actor, reason, before, after, at = columns
+    return Intervention(
+        session_id, intervention_id, turn_id, Action(action), actor, reason, _standing(before), _standing(after), at
+    )
+
+
+def _standing(stored: Mapping[str, Any]) -> Standing:
+    active_turn = stored.get("active_turn")
+    return Standing(
+        fence=stored["fence"],
+        rev=stored["rev"],
+        last_seq=stored["last_seq"],
+        sealed=stored["sealed"],
+        active_turn=TurnId(UUID(active_turn)) if active_turn else None,
+        lease_left_ms=stored.get("lease_left_ms", 0),
     )
 
 

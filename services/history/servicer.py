@@ -1,14 +1,15 @@
-"""HistoryService: each method decodes, calls its use case and encodes."""
+"""HistoryService and OperationsService: each method decodes, calls its use case and encodes."""
 
 from typing import Any, TypeAlias
 
 import grpc
 
 from colloquy.history.v1 import history_pb2 as pb
-from colloquy.history.v1 import history_pb2_grpc
+from colloquy.history.v1 import history_pb2_grpc, operations_pb2, operations_pb2_grpc
 from libs.runtime import context
 from services.history import wire
 from services.history.domain import Fence, Rev
+from services.history.operations import Operations
 from services.history.usecases import History, Owner
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -82,3 +83,29 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
 
     async def ListUnsettled(self, request: pb.ListUnsettledRequest, _: _Context) -> pb.ListUnsettledResponse:
         return wire.unsettled(*await self._history.list_unsettled(wire.unsettled_range(request)))
+
+
+class OperationsServicer(operations_pb2_grpc.OperationsServiceServicer):
+    """OperationsService, on the operators' use cases."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+
+    async def InterveneStream(
+        self, request: operations_pb2.InterveneStreamRequest, _: _Context
+    ) -> operations_pb2.InterveneStreamResponse:
+        context.bind(session_id=request.session_id)
+        head, made = await self._operations.intervene(wire.new_intervention(request))
+        return operations_pb2.InterveneStreamResponse(intervention=wire.intervention(made), head=wire.head(head))
+
+    async def ListInterventions(
+        self, request: operations_pb2.ListInterventionsRequest, _: _Context
+    ) -> operations_pb2.ListInterventionsResponse:
+        context.bind(session_id=request.session_id)
+        found = await self._operations.interventions(wire.session_id(request.session_id))
+        return operations_pb2.ListInterventionsResponse(interventions=[wire.intervention(made) for made in found])
+
+    async def GetTurn(self, request: operations_pb2.GetTurnRequest, _: _Context) -> operations_pb2.GetTurnResponse:
+        context.bind(session_id=request.session_id)
+        session_id, sought = wire.session_id(request.session_id), wire.turn_or_request_id(request.turn_or_request_id)
+        return wire.inspection(await self._operations.turn(session_id, sought))

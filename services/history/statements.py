@@ -316,3 +316,84 @@ ERASE: Final = Statement(
     SELECT {_HEAD} FROM s
     """,
 )
+
+_INTERVENTION: Final = "i.intervention_id, i.turn_id, i.action, i.actor, i.reason, i.before, i.after, i.at"
+INTERVENTION_COLUMNS: Final = 8
+
+
+def _intervention(action: str, change: str, fail: str) -> Statement:
+    """A repair by hand and the record of it: both or neither.
+
+    Args:
+        action: as it is recorded.
+        change: what is set in the head, beside the end of the claim.
+        fail: which turns end, and how.
+    """
+    return Statement(
+        f"history_{action.lower()}",
+        f"""
+    WITH s AS (
+        UPDATE history.streams
+        SET {_CHANGE}, fence = fence + 1, active_turn = NULL, claim_id = NULL, lease_until = NULL{change}
+        WHERE session_id = %(session_id)s AND rev = %(rev)s AND NOT erased
+        RETURNING *
+    ), t AS (
+        UPDATE history.turns t SET {fail}
+    ), i AS (
+        INSERT INTO history.interventions AS i (
+            session_id, intervention_id, turn_id, action, actor, reason, before, after, at)
+        SELECT s.session_id, %(intervention_id)s, %(active_turn)s, '{action}', %(actor)s, %(reason)s, %(before)s,
+            jsonb_build_object('fence', s.fence, 'rev', s.rev, 'last_seq', s.last_seq, 'sealed', s.sealed),
+            statement_timestamp()
+        FROM s
+        RETURNING {_INTERVENTION}
+    )
+    SELECT {_HEAD}, i.* FROM s, i
+    """,
+    )
+
+
+RESET: Final = _intervention(
+    "RESET",
+    "",
+    """state = 'ABANDONED', reason = 'UNAVAILABLE'
+        FROM s WHERE t.session_id = %(session_id)s AND t.turn_id = %(active_turn)s""",
+)
+COMPLETE: Final = _intervention(
+    "COMPLETE",
+    ", sealed = true, sealed_at = coalesce(sealed_at, statement_timestamp())",
+    """state = 'FAILED', reason = 'SESSION_CLOSED'
+        FROM s WHERE t.session_id = %(session_id)s AND (t.turn_id = %(active_turn)s OR t.state = 'ABANDONED')""",
+)
+
+INTERVENTION: Final = Statement(
+    "history_intervention",
+    f"""
+    SELECT {_INTERVENTION} FROM history.interventions i
+    WHERE i.session_id = %(session_id)s AND i.intervention_id = %(intervention_id)s
+    """,
+)
+INTERVENTIONS: Final = Statement(
+    "history_interventions",
+    f"""
+    SELECT {_INTERVENTION} FROM history.interventions i WHERE i.session_id = %(session_id)s
+    ORDER BY i.at DESC, i.intervention_id
+    LIMIT %(limit)s
+    """,
+)
+
+# A turn by its own id or by its request's.
+INSPECTION: Final = Statement(
+    "history_inspection",
+    f"""
+    SELECT clock_timestamp(), {_HEAD}, {_TURN}, t.user_tokens, t.reply_tokens
+    FROM history.streams s
+    CROSS JOIN LATERAL (
+        SELECT * FROM history.turns x WHERE x.session_id = %(session_id)s AND x.turn_id = %(id)s
+        UNION ALL
+        SELECT * FROM history.turns x WHERE x.session_id = %(session_id)s AND x.request_id = %(id)s
+        LIMIT 1
+    ) t
+    WHERE s.session_id = %(session_id)s
+    """,
+)

@@ -1,9 +1,11 @@
 """The ledger's tables: each function sends one statement, which is one transaction, and turns rows into values."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from libs.runtime.db import Database, UniqueViolation
 from services.history import statements
@@ -22,7 +24,15 @@ from services.history.domain import (
     TurnStatus,
     WindowMessage,
 )
-from services.history.rows import head_of, messages_of, turn_of
+from services.history.interventions import (
+    Action,
+    Inspection,
+    Intervention,
+    InterventionId,
+    NewIntervention,
+    standing_of,
+)
+from services.history.rows import head_of, intervention_of, messages_of, turn_of
 
 
 class ItemAlreadyAsked(Exception):  # noqa: N818 (an outcome, not a failure)
@@ -264,6 +274,44 @@ class Store:
         """Close a stream and clear what it and its turns say; None where it has moved on."""
         row = await self._db.one(statements.ERASE, {"session_id": head.session_id, "rev": head.rev})
         return row and head_of(row)
+
+    async def intervene(self, seen: Sight, new: NewIntervention) -> tuple[Head, Intervention] | None:
+        """Repair a stream by hand and put it on record; None where it has moved on, or the same was done just now."""
+        statement = statements.RESET if new.action is Action.RESET else statements.COMPLETE
+        params = {
+            "session_id": new.session_id,
+            "rev": seen.head.rev,
+            "active_turn": seen.head.active_turn,
+            "intervention_id": new.intervention_id,
+            "actor": new.actor,
+            "reason": new.reason,
+            "before": json.dumps(asdict(standing_of(seen.head, seen.now)), default=str),
+        }
+        try:
+            row = await self._db.one(statement, params)
+        except UniqueViolation:
+            return None
+        return row and (head_of(row), intervention_of(row[statements.HEAD_COLUMNS :], new.session_id))
+
+    async def intervention(self, session_id: SessionId, intervention_id: InterventionId) -> Intervention | None:
+        """One repair of a stream, None where it was not made."""
+        params = {"session_id": session_id, "intervention_id": intervention_id}
+        row = await self._db.one(statements.INTERVENTION, params)
+        return row and intervention_of(row, session_id)
+
+    async def interventions(self, session_id: SessionId, limit: int) -> list[Intervention]:
+        """The newest repairs of a stream, the oldest of them first."""
+        rows = await self._db.all(statements.INTERVENTIONS, {"session_id": session_id, "limit": limit})
+        return [intervention_of(row, session_id) for row in reversed(rows)]
+
+    async def inspection(self, session_id: SessionId, turn_or_request_id: UUID) -> Inspection | None:
+        """A turn, an erased session's too, by its own id or its request's."""
+        row = await self._db.one(statements.INSPECTION, {"session_id": session_id, "id": turn_or_request_id})
+        if row is None:
+            return None
+        sight = _sight(row)
+        assert sight.pending is not None
+        return Inspection(sight.now, sight.head, sight.pending, row.user_tokens, row.reply_tokens or 0)
 
 
 def _viewer(viewer: Viewer) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The contract's messages, to the ledger's values and back."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from colloquy.history.v1 import history_pb2 as pb
+from colloquy.history.v1 import operations_pb2
 from libs.runtime.errors import FieldViolation, InvalidField, Malformed
 from services.history import admission
 from services.history.commands import NewStream, NewTurn, Release, Reply, TurnRange, UnsettledRange, Viewer
@@ -24,6 +26,14 @@ from services.history.domain import (
     TurnStatus,
     WindowLimit,
 )
+from services.history.interventions import (
+    Action,
+    Inspection,
+    Intervention,
+    InterventionId,
+    NewIntervention,
+    Standing,
+)
 from services.history.store import Sight
 from services.history.usecases import Begun, CommitResult, Opened, Owner
 
@@ -38,6 +48,11 @@ _STATES_SENT: Final = {
     TurnState.FAILED: pb.TURN_STATE_FAILED,
     TurnState.ABANDONED: pb.TURN_STATE_ABANDONED,
 }
+_ACTIONS_SENT: Final = {
+    Action.RESET: operations_pb2.Intervention.ACTION_RESET,
+    Action.COMPLETE: operations_pb2.Intervention.ACTION_COMPLETE,
+}
+_ACTIONS: Final[Mapping[int, Action]] = {number: action for action, number in _ACTIONS_SENT.items()}
 _STATES: Final[Mapping[int, TurnState]] = {number: state for state, number in _STATES_SENT.items()}
 
 
@@ -100,6 +115,20 @@ def turn_range(sent: pb.ListTurnsRequest) -> TurnRange:
 def unsettled_range(sent: pb.ListUnsettledRequest) -> UnsettledRange:
     after = _id("after_session_id", sent.after_session_id) if sent.after_session_id else _BEFORE_ALL
     return UnsettledRange(SessionId(after), sent.max_streams, sent.min_age_ms)
+
+
+def turn_or_request_id(text: str) -> UUID:
+    return _id("turn_or_request_id", text)
+
+
+def new_intervention(sent: operations_pb2.InterveneStreamRequest) -> NewIntervention:
+    return NewIntervention(
+        session_id=session_id(sent.session_id),
+        intervention_id=InterventionId(_id("intervention_id", sent.intervention_id)),
+        action=_ACTIONS.get(sent.action),
+        actor=sent.actor,
+        reason=sent.reason.strip(),
+    )
 
 
 def head(stored: Head) -> pb.Head:
@@ -206,6 +235,44 @@ def unsettled(sights: Sequence[Sight], more: bool) -> pb.ListUnsettledResponse:
         for sight in sights
     ]
     return pb.ListUnsettledResponse(streams=streams, more=more)
+
+
+def intervention(made: Intervention) -> operations_pb2.Intervention:
+    return operations_pb2.Intervention(
+        intervention_id=str(made.intervention_id),
+        session_id=str(made.session_id),
+        turn_id=str(made.turn_id) if made.turn_id else "",
+        action=_ACTIONS_SENT[made.action],
+        actor=made.actor,
+        reason=made.reason,
+        before=_standing(made.before),
+        after=_standing(made.after),
+        at=_timestamp(made.at),
+    )
+
+
+def inspection(seen: Inspection) -> operations_pb2.GetTurnResponse:
+    silent = replace(seen.turn, user_text=None, reply_text="")
+    return operations_pb2.GetTurnResponse(
+        turn=turn(silent),
+        fence=seen.turn.fence,
+        user_tokens=seen.user_tokens,
+        reply_tokens=seen.reply_tokens,
+        lease_left_ms=seen.lease_left_ms,
+        head=head(seen.head),
+        erased=seen.head.erased,
+    )
+
+
+def _standing(standing: Standing) -> operations_pb2.Intervention.Standing:
+    return operations_pb2.Intervention.Standing(
+        fence=standing.fence,
+        rev=standing.rev,
+        last_seq=standing.last_seq,
+        sealed=standing.sealed,
+        active_turn=str(standing.active_turn) if standing.active_turn else "",
+        lease_left_ms=standing.lease_left_ms,
+    )
 
 
 def _owner(owner: Owner) -> pb.Owner:

@@ -14,6 +14,7 @@ from libs.tokens.counting import count
 from services.history.commands import NewStream, NewTurn, Release, Reply, Viewer
 from services.history.digest import content_digest, stream_digest, turn_digest
 from services.history.domain import ClaimId, Kind, OwnerId, RequestId, SessionId, TurnState, WindowLimit
+from services.history.operations import Operations
 from services.history.store import Store
 from services.history.usecases import CommitResult, History, Opened, Owner
 
@@ -83,6 +84,7 @@ class World:
     """A ledger, and a way round it to its tables."""
 
     history: History
+    operations: Operations
     database: Database
     dsn: str
 
@@ -188,6 +190,7 @@ async def ledger(dsn: str) -> AsyncIterator[World]:
     """A ledger on the database that `dsn` names, with enough connections for races."""
     database = Database(dsn, "history", pool_size=16)
     try:
-        yield World(History(Store(database), count), database, dsn)
+        store = Store(database)
+        yield World(History(store, count), Operations(store), database, dsn)
     finally:
         await database.close()

@@ -38,13 +38,24 @@ WHERE s.salt = %(hash)s;
 INSERT INTO history.turns (session_id, turn_id, request_id, fingerprint, state, fence, base_seq, user_text)
 VALUES (%(session)s, %(running)s, gen_random_uuid(), %(hash)s, 'RUNNING', 1, %(turns)s, 'hello'),
     (%(session)s, %(abandoned)s, gen_random_uuid(), %(hash)s, 'ABANDONED', 1, %(turns)s, 'hello');
+INSERT INTO history.interventions (session_id, intervention_id, action, actor, reason, before, after)
+SELECT session_id, session_id, 'RESET', 'olga', 'stuck', '{}', '{}' FROM history.streams;
 UPDATE history.streams SET active_turn = %(running)s, claim_id = %(running)s, lease_until = now()
 WHERE session_id = %(session)s;
-ANALYZE history.streams, history.turns;
+ANALYZE history.streams, history.turns, history.interventions;
 """
 
 VIEWER: Mapping[str, object] = {"owner_id": "alice", "any_owner": False, "kind": "chat"}
 CLAIMED: Mapping[str, object] = {"session_id": SESSION, "rev": 1, "turn_id": RUNNING, "claim_id": uuid4()}
+REPAIR: Mapping[str, object] = {
+    "session_id": SESSION,
+    "rev": 1,
+    "active_turn": RUNNING,
+    "intervention_id": uuid4(),
+    "actor": "olga",
+    "reason": "stuck",
+    "before": "{}",
+}
 MESSAGE: Mapping[str, object] = {
     "turn_id": OTHER,
     "request_id": uuid4(),
@@ -96,6 +107,11 @@ PARAMETERS: Mapping[str, Mapping[str, object]] = {
     "UNSETTLED": {"after_session_id": SESSION, "min_age_ms": 0, "limit": 5},
     "ACKNOWLEDGE": {"session_ids": [SESSION, uuid4()], "revs": [1, 1]},
     "SEAL": {"session_id": SESSION, "rev": 1, "active_turn": RUNNING},
+    "RESET": REPAIR,
+    "COMPLETE": REPAIR,
+    "INTERVENTION": {"session_id": SESSION, "intervention_id": SESSION},
+    "INTERVENTIONS": {"session_id": SESSION, "limit": 100},
+    "INSPECTION": {"session_id": SESSION, "id": RUNNING},
     "ERASE": {"session_id": SHORT, "rev": 1},  # it reads its session whole
 }
 STATEMENTS = {name: it for name, it in vars(statements).items() if isinstance(it, Statement)}
@@ -171,12 +187,14 @@ async def test_rows_are_found_by_their_whole_key(connection: psycopg.AsyncConnec
             assert rows <= MOST_ROWS_READ, shown
 
 
-@pytest.mark.parametrize("name", ["CLAIM", "TAKE_OVER", "SUPERSEDE", "COMMIT", "RELEASE", "SEAL", "ERASE"])
+@pytest.mark.parametrize(
+    "name", ["CLAIM", "TAKE_OVER", "SUPERSEDE", "COMMIT", "RELEASE", "SEAL", "RESET", "COMPLETE", "ERASE"]
+)
 async def test_the_writes_that_were_looked_at_did_write(connection: psycopg.AsyncConnection, name: str) -> None:
     found = nodes(await plan(connection, STATEMENTS[name], PARAMETERS[name], "auto"))
 
     written = [node["Plans"][0]["Actual Rows"] for node in found if node["Node Type"] == "ModifyTable"]
-    assert len(written) == 2
+    assert len(written) == (3 if name in ("RESET", "COMPLETE") else 2)
     assert all(written)
 
 
