@@ -77,7 +77,7 @@ _ATTEMPTS = """
 """
 _UNSETTLED = """
     SELECT (SELECT count(*) FROM history.streams WHERE acked_rev < rev OR active_turn IS NOT NULL)
-         + (SELECT count(*) FROM llm.calls WHERE state = 'INFLIGHT')
+         + (SELECT count(*) FROM llm.calls WHERE state = 'INFLIGHT' AND lease_until > now())
 """
 
 
