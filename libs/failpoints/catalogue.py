@@ -98,7 +98,6 @@ _TRANSACTIONS: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
     ),
     "assessment": (
         ("assessment_start", "start", "makes an interview"),
-        ("assessment_fold_and_read", "fold", "folds the last turn and reads what a plan needs"),
         ("assessment_record", "record", "records an answer's score, or that its judge failed"),
         ("assessment_advance", "advance", "folds committed turns into the evidence"),
     ),

@@ -19,51 +19,19 @@ START = Statement(
     """,
 )
 
-# The fold of the last turn, and all that the next choice needs. A turn that was folded before matches no row, and then
-# nothing is locked or written. An answer has its row already where its score came first. What is read is the interview
-# before the fold; `taken` says whether to add that. One turn, by values: arrays would double what binding them costs.
-FOLD_AND_READ = Statement(
-    "assessment_fold_and_read",
-    """
-    WITH taken AS (
-        UPDATE assessment.interviews
-        SET applied_seq = applied_seq + 1, head_digest = %(digest)s, completed = false,
-            asked = CASE WHEN %(item_asked)s::text IS NULL THEN asked ELSE asked || %(item_asked)s::text END
-        WHERE session_id = %(session_id)s AND NOT erased
-          AND applied_seq = %(base_seq)s AND head_digest = %(base_digest)s
-        RETURNING session_id, applied_seq
-    ), numbered AS (
-        INSERT INTO assessment.answers (session_id, turn_id, seq, folded_at, item_id)
-        SELECT session_id, %(turn_id)s, applied_seq, clock_timestamp(), %(item_answered)s::text
-        FROM taken
-        WHERE %(item_answered)s::text IS NOT NULL
-        ON CONFLICT (session_id, turn_id) DO UPDATE SET seq = excluded.seq, folded_at = excluded.folded_at
-    )
-    SELECT plan, bank_version, applied_seq, head_digest, completed, asked, taken, item_ids, levels, standard_errors
-    FROM assessment.interviews
-         CROSS JOIN (SELECT EXISTS (SELECT FROM taken) AS taken) AS step
-         CROSS JOIN LATERAL (
-             SELECT array_agg(item_id) AS item_ids, array_agg(level) AS levels,
-                    array_agg(standard_error) AS standard_errors
-             FROM assessment.answers
-             WHERE answers.session_id = interviews.session_id AND state = 'SCORED'
-               AND (seq IS NOT NULL OR (step.taken AND turn_id = %(turn_id)s))
-         ) AS scored
-    WHERE session_id = %(session_id)s AND NOT erased
-    """,
-)
-
+# An interview and all that the next choice needs. The score of a turn that is not folded yet counts where the choice is
+# to be made as if it were.
 READ = Statement(
     "assessment_read",
     """
-    SELECT plan, bank_version, applied_seq, head_digest, completed, asked, false AS taken,
-           item_ids, levels, standard_errors
+    SELECT plan, bank_version, applied_seq, head_digest, completed, asked, item_ids, levels, standard_errors
     FROM assessment.interviews
          CROSS JOIN LATERAL (
              SELECT array_agg(item_id) AS item_ids, array_agg(level) AS levels,
                     array_agg(standard_error) AS standard_errors
              FROM assessment.answers
-             WHERE answers.session_id = interviews.session_id AND state = 'SCORED' AND seq IS NOT NULL
+             WHERE answers.session_id = %(session_id)s AND state = 'SCORED'
+               AND (seq IS NOT NULL OR turn_id = %(turn_id)s)
          ) AS scored
     WHERE session_id = %(session_id)s AND NOT erased
     """,

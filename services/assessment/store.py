@@ -1,7 +1,7 @@
 """The tables of assessment, and all that is done to them; the SQL is in `statements`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeAlias
 
@@ -66,35 +66,10 @@ class Store:
             )
         )
 
-    async def read(self, session_id: SessionId) -> Interview | None:
-        """The interview as it stands; None where it is absent or erased."""
-        row = await self._db.one(statements.READ, {"session_id": session_id})
+    async def read(self, session_id: SessionId, turn_id: TurnId | None = None) -> Interview | None:
+        """The interview as it stands, with the score of this turn too; None where it is absent or erased."""
+        row = await self._db.one(statements.READ, {"session_id": session_id, "turn_id": turn_id})
         return None if row is None else _interview(row)
-
-    async def fold_and_read(self, step: Step) -> tuple[Interview, bool] | None:
-        """The interview after the step, and True; or as it stands, and False, where that is not at the step's base.
-
-        None where it is absent or erased. The step is a single turn of a ledger that is not sealed, and no fold anew.
-        """
-        (turn,) = step.fold.news
-        row = await self._db.one(
-            statements.FOLD_AND_READ,
-            {
-                "session_id": step.session_id,
-                "base_seq": Int8(step.base.applied_seq),
-                "base_digest": step.base.head_digest,
-                "digest": turn.digest,
-                "turn_id": turn.turn_id,
-                "item_asked": turn.item_asked,
-                "item_answered": turn.item_answered,
-            },
-        )
-        if row is None:
-            return None
-        found = _interview(row)
-        if not row.taken:
-            return found, False
-        return replace(found, position=step.fold.position, asked=(*found.asked, *asked_in(step.fold.news))), True
 
     async def advance(self, session_ids: Sequence[SessionId], steps: Sequence[Step]) -> Mapping[SessionId, Found]:
         """Take each step whose base is where its interview stands, and say what was found.

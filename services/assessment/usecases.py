@@ -1,7 +1,7 @@
 """What assessment does with an interview: start it, fold its ledger, choose what to ask next."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from libs.folding.runs import Outcome, Position, Run, check_batch, first_digest, fold
@@ -10,7 +10,7 @@ from libs.runtime.errors import NotFound
 from services.assessment import domain, selection
 from services.assessment.catalogue import Catalogue
 from services.assessment.domain import Ask, BankVersion, Decision
-from services.assessment.evidence import AppliedTurn, Interview, Pins, SessionId
+from services.assessment.evidence import AppliedTurn, Interview, Pins, SessionId, TurnId, asked_in
 from services.assessment.store import Folded, Found, Step, Store
 
 LedgerRun: TypeAlias = Run[AppliedTurn]
@@ -72,17 +72,21 @@ class Interviews:
         return self._choice(interview), self._opening(interview.pins, candidate_name)
 
     async def plan(self, run: LedgerRun) -> Choice:
-        """Fold the run, and choose what to ask after it.
+        """Choose what to ask after the run.
+
+        The one turn that usually is not folded yet is taken into account and left to `apply`, which folds many in one
+        transaction. More than one is a repair, and folded.
 
         Raises:
             NotFound: the interview is absent or erased.
         """
-        if run.base is None:
-            interview = await self._read(SessionId(run.session_id))
-            made = fold(interview.position, run)
-        else:
-            interview, made = await self._fold_and_read(run, run.base)
-        if made.outcome is Outcome.DIVERGED and interview.position.applied_seq <= run.last_seq:
+        interview, made = await self._read_with(run)
+        if made.refolded or len(made.news) > 1:
+            await self.apply([run])
+            interview, made = await self._read_with(run)
+        if made.outcome is Outcome.OK and not made.refolded:
+            interview = replace(interview, position=made.position, asked=interview.asked + asked_in(made.news))
+        elif made.outcome is Outcome.DIVERGED and interview.position.applied_seq <= run.last_seq:
             # What is folded here is another ledger: all of this one is needed.
             interview = Interview(interview.pins, Position(0, first_digest(run.session_id)), (), ())
         return self._choice(interview)
@@ -112,29 +116,13 @@ class Interviews:
                     results[session_id] = settled
         return [results[SessionId(run.session_id)] for run in runs]
 
-    async def _fold_and_read(self, run: LedgerRun, expected: Position) -> tuple[Interview, Folded]:
-        """The interview after the run, and what that made of it; as it stands where the run cannot be folded.
-
-        One turn, what a plan is asked for with, is folded in the statement that reads. More is a repair.
-        """
-        step = _step(run, expected)
-        while len(step.fold.news) == 1 and not step.fold.refolded:
-            found = await self._store.fold_and_read(step)
-            if found is None:
-                raise NotFound
-            interview, taken = found
-            if taken:
-                return interview, step.fold
-            now = fold(interview.position, run)
-            if now.outcome is not Outcome.OK:
-                return interview, now
-            step = Step(step.session_id, interview.position, now)
-        await self.apply([run])
-        interview = await self._read(step.session_id)
+    async def _read_with(self, run: LedgerRun) -> tuple[Interview, Folded]:
+        """The interview as it stands, with the score of the run's last turn, and what the run would make of it."""
+        interview = await self._read(SessionId(run.session_id), run.turns[-1].turn_id if run.turns else None)
         return interview, fold(interview.position, run)
 
-    async def _read(self, session_id: SessionId) -> Interview:
-        interview = await self._store.read(session_id)
+    async def _read(self, session_id: SessionId, turn_id: TurnId | None = None) -> Interview:
+        interview = await self._store.read(session_id, turn_id)
         if interview is None:
             raise NotFound
         return interview

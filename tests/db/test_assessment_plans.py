@@ -74,36 +74,14 @@ def scans(own: Database, statement: Statement, params: Mapping[str, object], mod
     return [node for node in nodes if node.get("Relation Name") in TABLES and node["Node Type"] != "ModifyTable"]
 
 
-def fold_of(session_id: UUID, base_seq: int) -> dict[str, object]:
-    return {
-        "session_id": session_id,
-        "base_seq": base_seq,
-        "base_digest": sha256(b"").digest(),
-        "digest": bytes(32),
-        "turn_id": uuid4(),
-        "item_asked": "another",
-        "item_answered": "item-8",
-    }
-
-
 @pytest.mark.parametrize("mode", ["custom", "generic"])
-@pytest.mark.parametrize("base_seq", [ITEMS, ITEMS - 1], ids=["to be folded", "folded before"])
-def test_a_plan_reads_one_interview(crowded: Database, base_seq: int, mode: str) -> None:
+def test_a_plan_reads_one_interview(crowded: Database, mode: str) -> None:
     (session_id,) = some_sessions(crowded, 1)
 
-    read = scans(crowded, statements.FOLD_AND_READ, fold_of(session_id, base_seq), mode)
+    read = scans(crowded, statements.READ, {"session_id": session_id, "turn_id": uuid4()}, mode)
 
     assert {node["Node Type"] for node in read} <= {"Index Scan", "Bitmap Heap Scan"}
     assert max(node["Actual Rows"] for node in read) < ITEMS
-
-
-@pytest.mark.parametrize("mode", ["custom", "generic"])
-def test_an_interview_is_read_by_its_key(crowded: Database, mode: str) -> None:
-    (session_id,) = some_sessions(crowded, 1)
-
-    read = scans(crowded, statements.READ, {"session_id": session_id}, mode)
-
-    assert {node["Node Type"] for node in read} <= {"Index Scan", "Bitmap Heap Scan"}
 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])

@@ -19,7 +19,7 @@ from libs.runtime import db, telemetry
 from libs.runtime.errors import NotFound
 from services.assessment.bankfile import read_banks
 from services.assessment.catalogue import Catalogue
-from services.assessment.domain import Ask, ItemId, Level, Score, ScoredAnswer
+from services.assessment.domain import ItemId, Level, Score, ScoredAnswer
 from services.assessment.evidence import (
     AnswerKey,
     AnswerState,
@@ -218,10 +218,9 @@ async def test_runs_that_continue_their_interviews_are_folded_in_one_statement(
         assert interview.asked == tuple(ITEMS[: len(turns[it])])
 
 
-async def test_a_plan_folds_what_it_is_given_as_a_batch_would(interviews: Interviews, store: Store) -> None:
+async def test_a_plan_repairs_an_interview_as_a_batch_would(interviews: Interviews, store: Store) -> None:
     by_plan, by_batch = await begun(interviews), await begun(interviews)
     planned, applied = ledger(by_plan, 3), ledger(by_batch, 3)
-    await interviews.plan(run(by_plan, planned[:1]))
 
     choice = await interviews.plan(run(by_plan, planned))
     await interviews.apply([run(by_batch, applied)])
@@ -235,31 +234,33 @@ async def test_a_plan_folds_what_it_is_given_as_a_batch_would(interviews: Interv
     assert choice.applied_seq == 3
 
 
-async def test_a_plan_asked_for_again_is_one_statement_that_locks_and_writes_nothing(
-    interviews: Interviews, owner: psycopg.AsyncConnection[Any]
+async def test_a_plan_after_the_last_turn_is_one_statement_that_locks_and_writes_nothing(
+    interviews: Interviews, store: Store, owner: psycopg.AsyncConnection[Any]
 ) -> None:
     session_id = await begun(interviews)
-    turns = ledger(session_id, 2)
-    first = await interviews.plan(run(session_id, turns))
+    turns = ledger(session_id, 3)
+    await interviews.apply([run(session_id, turns[:2])])
+    await store.score(key(session_id, turns[2]), item_of(turns[2]), scored(), 0)
     versions = """
         SELECT interviews.ctid, interviews.xmin, interviews.xmax, answers.ctid, answers.xmin, answers.xmax
         FROM assessment.interviews JOIN assessment.answers USING (session_id) WHERE session_id = %s
         """
     before = await (await owner.execute(versions, [session_id])).fetchall()
-    sent = statements_sent("assessment_fold_and_read")
+    sent = statements_sent("assessment_read")
 
-    again = await interviews.plan(run(session_id, turns[1:]))
+    choice = await interviews.plan(run(session_id, turns[2:]))
 
-    assert again == first
-    assert statements_sent("assessment_fold_and_read") - sent == 1
+    assert statements_sent("assessment_read") - sent == 1
     assert await (await owner.execute(versions, [session_id])).fetchall() == before
-    assert before
+    assert len(before) == 2
+    await interviews.apply([run(session_id, turns[2:])])
+    assert choice == await interviews.plan(run(session_id, turns[2:])) == await interviews.plan(run(session_id, [], 3))
 
 
 async def test_a_plan_behind_its_base_says_where_it_stands(interviews: Interviews) -> None:
     session_id = await begun(interviews)
     turns = ledger(session_id, 4)
-    await interviews.plan(run(session_id, turns[:1]))
+    await interviews.apply([run(session_id, turns[:1])])
 
     behind = await interviews.plan(run(session_id, turns[3:]))
     repaired = await interviews.plan(run(session_id, turns[1:]))
@@ -268,31 +269,10 @@ async def test_a_plan_behind_its_base_says_where_it_stands(interviews: Interview
     assert repaired.applied_seq == 4
 
 
-async def test_a_plan_that_waited_for_a_fold_is_made_after_it(
-    interviews: Interviews, owner: psycopg.AsyncConnection[Any]
-) -> None:
-    session_id = await begun(interviews)
-    turns = ledger(session_id, 2)
-    await interviews.plan(run(session_id, turns[:1]))
-    await owner.execute(
-        "UPDATE assessment.interviews SET applied_seq = 2, head_digest = %s, asked = %s WHERE session_id = %s",
-        [turns[1].digest, ITEMS[:2], session_id],
-    )
-
-    planning = asyncio.create_task(interviews.plan(run(session_id, turns[1:])))
-    await waiting_for_a_lock(owner)
-    await owner.commit()
-
-    choice = await planning
-    assert choice.applied_seq == 2
-    assert isinstance(choice.decision, Ask)
-    assert not {item.id for item in choice.decision.items} & set(ITEMS[:2])
-
-
-async def test_folds_of_one_turn_that_race_fold_it_once(interviews: Interviews, store: Store) -> None:
+async def test_folds_of_one_run_that_race_fold_it_once(interviews: Interviews, store: Store) -> None:
     session_id = await begun(interviews)
     turns = ledger(session_id, 3)
-    await interviews.plan(run(session_id, turns[:1]))
+    await interviews.apply([run(session_id, turns[:1])])
 
     raced = await asyncio.gather(
         *(interviews.plan(run(session_id, turns[1:])) for _ in range(10)),
@@ -392,14 +372,15 @@ async def test_a_score_and_the_fold_of_its_turn_commute(interviews: Interviews, 
     }
 
 
-async def test_a_score_counts_only_once_its_turn_is_folded(interviews: Interviews, store: Store) -> None:
+async def test_a_score_counts_only_once_its_turn_is_folded_or_offered(interviews: Interviews, store: Store) -> None:
     session_id = await begun(interviews)
     turns = ledger(session_id, 2)
-    await interviews.plan(run(session_id, turns[:1]))
+    await interviews.apply([run(session_id, turns[:1])])
     await store.score(key(session_id, turns[1]), item_of(turns[1]), scored(), 0)
 
     without = await interviews.plan(run(session_id, [], 1))
     with_it = await interviews.plan(run(session_id, turns[1:]))
+    await interviews.apply([run(session_id, turns)])
     reread = await interviews.plan(run(session_id, [], 2))
 
     assert without.decision.ability.answers == 0

@@ -97,6 +97,7 @@ async def test_an_interview_asks_each_item_once_and_ends_by_itself(served: World
         asked.append(plan.items[0])
         turn = told.turn(asked=plan.items[0].item_id)
         plan = await served.get_plan(told, [turn], turn.seq)
+        await served.apply(told.run())
 
     assert len({item.item_id for item in asked}) == 3
     assert {item.skill for item in asked} == {"data", "concurrency", "reliability"}
@@ -105,7 +106,7 @@ async def test_an_interview_asks_each_item_once_and_ends_by_itself(served: World
     assert plan.applied_seq == 3
 
 
-async def test_a_plan_folds_the_last_turn_and_repeats_itself(served: World) -> None:
+async def test_a_plan_takes_the_last_turn_into_account_and_repeats_itself(served: World) -> None:
     told = await served.start()
     opening = told.turn(asked=told.plan.items[0].item_id)
 

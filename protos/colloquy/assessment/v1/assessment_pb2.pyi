@@ -344,7 +344,7 @@ class GetPlanRequest(_message.Message):
     """The number of committed turns the next one is generated from."""
     @_builtins.property
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___AppliedTurn]:
-        """Turns to fold first: normally the last one, which may not have been folded yet."""
+        """Turns that count: normally the last one, which may not have been folded yet."""
 
     def __init__(
         self,

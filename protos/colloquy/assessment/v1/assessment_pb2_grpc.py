@@ -110,7 +110,9 @@ class AssessmentServiceServicer:
     def GetPlan(self, request, context):
         """GetPlan chooses what to ask after base_seq turns, by local arithmetic, without a model.
 
-        Effect: folds `turns` first, as ApplyTurns would; otherwise none. Idempotent.
+        One turn that follows the interview is counted as if it were folded, and left to ApplyTurns: the
+        usual case, without effect. Where more are missing, `turns` are folded first, as ApplyTurns would.
+        Idempotent.
         A plan whose applied_seq is not base_seq must not be used: the turns after applied_seq are
         needed. Where the turns show that the interview and the ledger differ, that is all of them: the
         answer is the plan at 0.

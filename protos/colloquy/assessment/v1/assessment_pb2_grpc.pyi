@@ -56,7 +56,9 @@ class AssessmentServiceStub:
     GetPlan: _grpc.UnaryUnaryMultiCallable[_assessment_pb2.GetPlanRequest, _assessment_pb2.GetPlanResponse]
     """GetPlan chooses what to ask after base_seq turns, by local arithmetic, without a model.
 
-    Effect: folds `turns` first, as ApplyTurns would; otherwise none. Idempotent.
+    One turn that follows the interview is counted as if it were folded, and left to ApplyTurns: the
+    usual case, without effect. Where more are missing, `turns` are folded first, as ApplyTurns would.
+    Idempotent.
     A plan whose applied_seq is not base_seq must not be used: the turns after applied_seq are
     needed. Where the turns show that the interview and the ledger differ, that is all of them: the
     answer is the plan at 0.
@@ -136,7 +138,9 @@ class AssessmentServiceAsyncStub(AssessmentServiceStub):
     GetPlan: _aio.UnaryUnaryMultiCallable[_assessment_pb2.GetPlanRequest, _assessment_pb2.GetPlanResponse]  # type: ignore[assignment]
     """GetPlan chooses what to ask after base_seq turns, by local arithmetic, without a model.
 
-    Effect: folds `turns` first, as ApplyTurns would; otherwise none. Idempotent.
+    One turn that follows the interview is counted as if it were folded, and left to ApplyTurns: the
+    usual case, without effect. Where more are missing, `turns` are folded first, as ApplyTurns would.
+    Idempotent.
     A plan whose applied_seq is not base_seq must not be used: the turns after applied_seq are
     needed. Where the turns show that the interview and the ledger differ, that is all of them: the
     answer is the plan at 0.
@@ -231,7 +235,9 @@ class AssessmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_assessment_pb2.GetPlanResponse, _abc.Awaitable[_assessment_pb2.GetPlanResponse]]:
         """GetPlan chooses what to ask after base_seq turns, by local arithmetic, without a model.
 
-        Effect: folds `turns` first, as ApplyTurns would; otherwise none. Idempotent.
+        One turn that follows the interview is counted as if it were folded, and left to ApplyTurns: the
+        usual case, without effect. Where more are missing, `turns` are folded first, as ApplyTurns would.
+        Idempotent.
         A plan whose applied_seq is not base_seq must not be used: the turns after applied_seq are
         needed. Where the turns show that the interview and the ledger differ, that is all of them: the
         answer is the plan at 0.
