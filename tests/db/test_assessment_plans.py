@@ -1,6 +1,5 @@
 """What the assessment's statements read: index scans by session, however many interviews there are."""
 
-import re
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Any
@@ -13,6 +12,7 @@ from libs.runtime.db import Statement
 from services.assessment import statements
 from tests.conftest import FreshDatabase
 from tests.databases import Database, Server
+from tests.db.plans import plan_nodes
 
 INTERVIEWS = 20_000
 ITEMS = 8
@@ -57,20 +57,8 @@ def some_sessions(own: Database, number: int) -> list[UUID]:
 
 
 def scans(own: Database, statement: Statement, params: Mapping[str, object], mode: str) -> list[dict[str, Any]]:
-    """How the service's own role reads the tables in a prepared statement; what that wrote is rolled back."""
-    numbered = re.sub(r"%\((\w+)\)s", lambda match: f"${list(params).index(match[1]) + 1}", statement.sql)
-    with psycopg.connect(own.dsns["assessment"], cursor_factory=psycopg.ClientCursor) as connection:
-        connection.execute(f"SET plan_cache_mode = force_{mode}_plan")
-        connection.execute(f"PREPARE explained AS {numbered}")
-        places = ", ".join(f"%({name})s" for name in params)
-        row = connection.execute(f"EXPLAIN (FORMAT JSON, ANALYZE) EXECUTE explained({places})", params).fetchone()
-        connection.rollback()
-    assert row
-    pending, nodes = [row[0][0]["Plan"]], []
-    while pending:
-        node = pending.pop()
-        nodes.append(node)
-        pending += node.get("Plans", [])
+    """How a statement reads the tables."""
+    nodes = plan_nodes(own.dsns["assessment"], statement, params, mode)
     return [node for node in nodes if node.get("Relation Name") in TABLES and node["Node Type"] != "ModifyTable"]
 
 

@@ -1,8 +1,7 @@
 """The directory on a real PostgreSQL: what a batch does, what folders do to each other, what statements read."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -24,6 +23,7 @@ from services.session.store import Store
 from services.session.usecases import Applied, Directory
 from tests.conftest import FreshDatabase
 from tests.databases import Database
+from tests.db.plans import plan_nodes
 
 OPENED_AT = datetime(2026, 5, 6, 7, 8, 9, 123456, tzinfo=UTC)
 SEALED_AT = OPENED_AT + timedelta(minutes=30)
@@ -342,23 +342,6 @@ def crowded(fresh_database: FreshDatabase) -> Database:
     return own
 
 
-def plan_nodes(own: Database, sql: str, params: Mapping[str, object], mode: str) -> list[dict[str, Any]]:
-    """All nodes of the plan that the service's own role gets for a prepared statement, and what they did."""
-    numbered = re.sub(r"%\((\w+)\)s", lambda match: f"${list(params).index(match[1]) + 1}", sql)
-    with psycopg.connect(own.dsns["session"], cursor_factory=psycopg.ClientCursor) as connection:
-        connection.execute(f"SET plan_cache_mode = force_{mode}_plan")
-        connection.execute(f"PREPARE explained AS {numbered}")
-        places = ", ".join(f"%({name})s" for name in params)
-        row = connection.execute(f"EXPLAIN (FORMAT JSON, ANALYZE) EXECUTE explained({places})", params).fetchone()
-    assert row
-    pending, nodes = [row[0][0]["Plan"]], []
-    while pending:
-        node = pending.pop()
-        nodes.append(node)
-        pending += node.get("Plans", [])
-    return nodes
-
-
 def scans(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [node for node in nodes if node.get("Relation Name") == "sessions" and node["Node Type"] != "ModifyTable"]
 
@@ -371,7 +354,7 @@ def test_a_page_is_read_from_its_index_and_no_further(crowded: Database, owner: 
         for after in (NEWEST.created_at, datetime.now(UTC) - timedelta(days=7)):
             wanted = {"owner_ids": [owner] * len(kinds), "kinds": kinds}
             params = {**wanted, "created_at": after, "session_id": uuid4(), "limit": 51}
-            nodes = plan_nodes(crowded, statement.sql, params, mode)
+            nodes = plan_nodes(crowded.dsns["session"], statement, params, mode)
 
             (scan,) = scans(nodes)
             index = "sessions_by_kind" if owner is None else "sessions_by_owner"
@@ -384,7 +367,7 @@ def test_a_page_is_read_from_its_index_and_no_further(crowded: Database, owner: 
 def test_an_entry_is_read_by_its_key(crowded: Database, mode: str) -> None:
     params = {"session_id": uuid4(), "owner_id": "owner1", "kinds": ["interview", "chat"]}
 
-    (scan,) = scans(plan_nodes(crowded, statements._GET.sql, params, mode))
+    (scan,) = scans(plan_nodes(crowded.dsns["session"], statements._GET, params, mode))
 
     assert (scan["Node Type"], scan["Index Name"]) == ("Index Scan", "sessions_pkey")
 
@@ -398,7 +381,7 @@ def test_a_fold_finds_its_entries_by_their_keys(crowded: Database, size: int, mo
     params |= dict.fromkeys(("base_completed", "refolded"), [False] * size)
     params |= dict.fromkeys(("base_seqs", "seqs", "prompt_tokens", "completion_tokens", "costs"), [1] * size)
 
-    nodes = plan_nodes(crowded, statements._ADVANCE.sql, params, mode)
+    nodes = plan_nodes(crowded.dsns["session"], statements._ADVANCE, params, mode)
 
     assert {node["Node Type"] for node in scans(nodes)} <= {"Index Scan", "Bitmap Heap Scan"}
     assert {node.get("Index Name") for node in nodes} <= {"sessions_pkey", None}
