@@ -12,6 +12,7 @@ from libs.tokens import counting
 from migrations.readiness import is_migrated
 from services.llm_gateway.dispatch import Dispatcher
 from services.llm_gateway.provider import OPENAI_URL, Provider
+from services.llm_gateway.records import Records
 from services.llm_gateway.servicer import LlmServicer
 from services.llm_gateway.store import Store
 from services.llm_gateway.usecases import Calls
@@ -35,7 +36,7 @@ async def main(env: Env) -> None:
     counting.warm()
     database, background = Database(dsn, "llm"), Background()
     provider, store = Provider(base_url, api_key, model), Store(database)
-    servicer = LlmServicer(Calls(store, Dispatcher(store, provider), background))
+    servicer = LlmServicer(Calls(store, Dispatcher(store, provider), background), Records(store))
     server = Server(
         "llm-gateway",
         listen,

@@ -87,6 +87,8 @@ class Prompt:
 class Offer:
     """A call that somebody wants made: it is, unless one with this key has been, or is being.
 
+    `max_repeats` bounds how often the call may have been repeated, by whomever; None for any number.
+
     Raises:
         InvalidField: naming every field that breaks a rule.
     """
@@ -94,6 +96,7 @@ class Offer:
     key: CallKey
     prompt: Prompt
     context: bytes
+    max_repeats: int | None = None
 
     def __post_init__(self) -> None:
         if violations := [*self._violations()]:
@@ -105,6 +108,8 @@ class Offer:
             yield FieldViolation("purpose", "Lower case letters, or these and /item; 100 characters at most.")
         if len(self.context) > MAX_CONTEXT_BYTES:
             yield FieldViolation("context", f"At most {MAX_CONTEXT_BYTES} bytes.")
+        if self.max_repeats is not None and self.max_repeats < 0:
+            yield FieldViolation("max_repeats", "At least 0, or absent.")
         if not prompt.messages:
             yield FieldViolation("prompt.messages", "At least one message.")
         for index, message in enumerate(prompt.messages):
@@ -130,8 +135,10 @@ class CallState(StrEnum):
 
 
 class AttemptState(StrEnum):
-    """How an attempt ended: billed as its usage says; surely not billed; perhaps billed, so counted at its ceiling."""
+    """Where an attempt stands: under way; or it ended, and was billed as its usage says, surely not billed, or perhaps
+    billed and so counted at its ceiling."""
 
+    DISPATCHED = "dispatched"
     SETTLED = "settled"
     RELEASED = "released"
     UNKNOWN = "unknown"
@@ -222,11 +229,14 @@ class AttemptEnd:
 class Call:
     """The ledger's entry of one call.
 
-    `failure` says why a FAILED or UNKNOWN call ended; it is None while INFLIGHT, and after a lease that ended without a
-    word. `duration_ms` is from dispatch to the result, all attempts included, 0 before it.
+    `fence` is its last intent's, `attempt` that one's last. `failure` says why a FAILED or UNKNOWN call ended; it is
+    None while INFLIGHT, and after a lease that ended without a word. `cleared`: its result and its context are gone.
+    `duration_ms` is from dispatch to the result, all attempts included, 0 before it.
     """
 
     key: CallKey
+    fence: Fence
+    attempt: int
     state: CallState
     context: bytes
     text: str
@@ -237,7 +247,20 @@ class Call:
     repeats: int
     lease_left_ms: int
     duration_ms: int
+    cleared: bool = False
     failure: Failure | None = None
+
+    @property
+    def end(self) -> str:
+        """What an ended call came to, in the word of the metric: `done`, `failed`, `unknown`, `lost` or `cleared`."""
+        if self.cleared:
+            return "cleared"
+        lost = self.state is CallState.UNKNOWN and self.failure is None
+        return "lost" if lost else self.state.lower()
+
+    def may_be_repeated(self, offer: Offer) -> bool:
+        """Whether an offer for this call, FAILED or UNKNOWN, makes it anew."""
+        return offer.max_repeats is None or self.repeats < offer.max_repeats
 
 
 def flaw_of(completion: Completion, prompt: Prompt) -> Failure | None:

@@ -7,8 +7,8 @@ import grpc
 
 from colloquy.llm.v1 import llm_pb2, llm_pb2_grpc
 from libs.runtime import context
-from libs.runtime.errors import Unimplemented
 from services.llm_gateway import wire
+from services.llm_gateway.records import Records
 from services.llm_gateway.usecases import Answer, Calls
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -17,8 +17,8 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
     """LlmService, on the call ledger's use cases."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, calls: Calls, records: Records) -> None:
+        self._calls, self._records = calls, records
 
     async def Generate(self, request: llm_pb2.GenerateRequest, _: _Context) -> llm_pb2.GenerateResponse:
         _bind(request)
@@ -39,16 +39,22 @@ class LlmServicer(llm_pb2_grpc.LlmServiceServicer):
         return llm_pb2.GetCallResponse(call=wire.call(await self._calls.get(wire.call_key(request))))
 
     async def ListCalls(self, request: llm_pb2.ListCallsRequest, _: _Context) -> llm_pb2.ListCallsResponse:
-        raise Unimplemented
+        context.bind(session_id=request.session_id, turn_id=request.turn_id)
+        entries = await self._records.calls(wire.turn_key(request))
+        return llm_pb2.ListCallsResponse(calls=[wire.call_entry(entry) for entry in entries])
 
     async def ListClearable(self, request: llm_pb2.ListClearableRequest, _: _Context) -> llm_pb2.ListClearableResponse:
-        raise Unimplemented
+        return wire.clearable(await self._records.clearable(wire.clearable_request(request)))
 
     async def ClearResults(self, request: llm_pb2.ClearResultsRequest, _: _Context) -> llm_pb2.ClearResultsResponse:
-        raise Unimplemented
+        context.bind(session_id=request.session_id)
+        await self._records.clear(wire.settled(request))
+        return llm_pb2.ClearResultsResponse()
 
     async def EraseSession(self, request: llm_pb2.EraseSessionRequest, _: _Context) -> llm_pb2.EraseSessionResponse:
-        raise Unimplemented
+        context.bind(session_id=request.session_id)
+        await self._records.erase(wire.session_id(request.session_id))
+        return llm_pb2.EraseSessionResponse()
 
 
 def _bind(request: llm_pb2.GenerateRequest | llm_pb2.GetCallRequest) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
-from libs.runtime import context
+from libs.runtime import context, telemetry
 from libs.runtime.errors import ColloquyError, DeadlineExceeded, Internal, NotFound
 from libs.runtime.server import Background
 from services.llm_gateway.dispatch import Dispatcher
@@ -18,10 +18,17 @@ POLL_SECONDS: Final = (0.08, 0.12)
 TAKEOVER_MS: Final = 300
 """What must be left of a caller's time for a call to be made anew under it."""
 
+_REPEATS = telemetry.counter(
+    "llm_repeats_total", "Calls made anew, by what the one before came to.", ("purpose", "after")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The call that counts, DONE, and whether an earlier intent than the caller's own made it."""
+    """The call that counts, and whether an earlier intent than the caller's own made it.
+
+    It is DONE, or it is FAILED or UNKNOWN and has been repeated as often as the caller allows.
+    """
 
     call: Call
     reused: bool
@@ -32,7 +39,7 @@ class Calls:
 
     def __init__(self, store: Store, dispatcher: Dispatcher, background: Background) -> None:
         self._store, self._dispatcher, self._background = store, dispatcher, background
-        self._flights: dict[CallKey, Flight] = {}
+        self._flights: dict[tuple[CallKey, int | None], Flight] = {}
 
     async def generate(self, offer: Offer) -> Answer:
         """Make the call, or answer with the one that was made.
@@ -63,10 +70,10 @@ class Calls:
         """The flight for this call, and whether it was there."""
         if context.remaining_ms() == 0:
             raise DeadlineExceeded
-        flight = self._flights.get(offer.key)
+        flight = self._flights.get(_aim(offer))
         joined = flight is not None
         if flight is None:
-            flight = self._flights[offer.key] = Flight(offer, streamed=streamed)
+            flight = self._flights[_aim(offer)] = Flight(offer, streamed=streamed)
             self._background.spawn(self._fly(flight), "llm call")
         flight.join()
         return flight, joined
@@ -78,7 +85,7 @@ class Calls:
         except ColloquyError as error:
             outcome = error
         finally:
-            del self._flights[flight.offer.key]
+            del self._flights[_aim(flight.offer)]
             flight.land(outcome)
 
     async def _pursue(self, flight: Flight) -> Call:
@@ -99,14 +106,25 @@ class Calls:
                 found, followed = await self._poll(flight), True
             elif followed and found.failure:
                 raise error_of(found.failure)  # ours by association: only who asks anew has it made anew
+            elif not found.may_be_repeated(flight.offer):
+                return found
             elif followed and flight.wanted_ms < TAKEOVER_MS:
                 raise DeadlineExceeded
             else:
-                started = loop.time()
-                found = await self._store.repeat(intent) or await self._store.read(key)
+                started, ended = loop.time(), found
+                if repeated := await self._store.repeat(intent, ended):
+                    _REPEATS.labels(key.kind, ended.end).inc()
+                    found = repeated
+                else:  # somebody else has made it anew, or has ended it after all
+                    found, followed = await self._store.read(key), True
 
     async def _poll(self, flight: Flight) -> Call:
         if flight.wanted_ms <= 0:
             raise DeadlineExceeded  # nobody waits any more
         await asyncio.sleep(random.uniform(*POLL_SECONDS))
         return await self._store.read(flight.offer.key)
+
+
+def _aim(offer: Offer) -> tuple[CallKey, int | None]:
+    """What one flight can serve: those who want the same call and allow the same repeats."""
+    return offer.key, offer.max_repeats

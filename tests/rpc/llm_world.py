@@ -18,6 +18,7 @@ import orjson
 import psycopg
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 from psycopg.rows import dict_row
 
 from colloquy.llm.v1 import llm_pb2 as pb
@@ -27,6 +28,7 @@ from libs.runtime.server import Background, Server
 from migrations.readiness import is_migrated
 from services.llm_gateway.dispatch import Dispatcher
 from services.llm_gateway.provider import Provider
+from services.llm_gateway.records import Records
 from services.llm_gateway.servicer import LlmServicer
 from services.llm_gateway.store import Store
 from services.llm_gateway.usecases import Calls
@@ -134,6 +136,12 @@ def hangs_up(after: bytes = b"") -> Step:
         return response
 
     return step
+
+
+def repeats(after: str) -> float:
+    """How often the services of this process have repeated a question after such an end."""
+    labels = {"purpose": "question", "after": after}
+    return REGISTRY.get_sample_value("colloquy_llm_repeats_total", labels) or 0.0
 
 
 @dataclass(frozen=True)
@@ -253,7 +261,7 @@ async def running_world(
     server = Server(
         "llm-gateway",
         ("127.0.0.1", 0),
-        [partial(llm_pb2_grpc.add_LlmServiceServicer_to_server, LlmServicer(usecases))],
+        [partial(llm_pb2_grpc.add_LlmServiceServicer_to_server, LlmServicer(usecases, Records(store)))],
         ready=partial(is_migrated, pool, "llm"),
         background=background,
     )

@@ -1,7 +1,6 @@
 """LlmService.Generate over a real channel: one call, one payment, whoever asks and however often."""
 
 import asyncio
-import uuid
 from typing import Any
 
 import psycopg
@@ -9,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from colloquy.llm.v1 import llm_pb2 as pb
-from libs.runtime import client, context
+from libs.runtime import context
 from libs.runtime.errors import (
     ColloquyError,
     DeadlineExceeded,
@@ -17,12 +16,10 @@ from libs.runtime.errors import (
     Malformed,
     NotFound,
     Unavailable,
-    Unimplemented,
 )
 from services.llm_gateway import wire
 from tests.conftest import FreshDatabase
 from tests.rpc.llm_world import (
-    CAP_MS,
     COST,
     TEXT,
     ScriptedProvider,
@@ -190,33 +187,6 @@ async def test_an_id_that_is_none_is_malformed(world: World, field: str) -> None
 async def test_a_call_that_was_never_asked_for_is_not_found(world: World, purpose: str) -> None:
     with pytest.raises(NotFound):
         await world.get(a_request(purpose=purpose))
-
-
-async def test_an_erased_session_has_no_calls_and_gets_none(world: World) -> None:
-    made, never = a_request(), a_request()
-    await world.generate(made)
-    for request in (made, never):
-        world.execute(
-            "INSERT INTO llm.sessions (session_id, erased) VALUES (%s, true) "
-            "ON CONFLICT (session_id) DO UPDATE SET erased = true",
-            request,
-        )
-
-    for request in (made, never):
-        with pytest.raises(NotFound):
-            await world.generate(request)
-        with pytest.raises(NotFound):
-            await world.stream(request)
-        with pytest.raises(NotFound):
-            await world.get(request)
-    assert len(world.provider.received) == 1
-
-
-async def test_what_is_not_built_says_so(world: World) -> None:
-    with pytest.raises(Unimplemented):
-        await client.call(world.stub.ClearResults, pb.ClearResultsRequest(session_id=str(uuid.uuid4())), CAP_MS)
-    with pytest.raises(Unimplemented):
-        await client.call(world.stub.EraseSession, pb.EraseSessionRequest(session_id=str(uuid.uuid4())), CAP_MS)
 
 
 async def test_without_its_ledger_nobody_is_called(fresh_database: FreshDatabase, provider: ScriptedProvider) -> None:

@@ -23,6 +23,7 @@ from tests.rpc.llm_world import (
     completion,
     provider,
     refuses,
+    repeats,
     running_world,
     says,
     waits,
@@ -106,6 +107,7 @@ async def test_a_late_writer_is_overtaken_and_answers_with_what_was_written(
     request, answer = a_request(context=b"first"), asyncio.Event()
     second = a_request(session_id=request.session_id, turn_id=request.turn_id, context=b"second")
     provider.script = [waits(answer, says(completion("Too late."))), says(completion("In time."))]
+    repeated = repeats("lost")
     async with two_worlds(database, provider) as (one, other):
         slow = asyncio.create_task(one.generate(request))
         await provider.arrived()
@@ -120,6 +122,7 @@ async def test_a_late_writer_is_overtaken_and_answers_with_what_was_written(
     assert call == quick.call
     assert [row["state"] for row in one.attempts(request)] == ["unknown", "settled"]
     assert one.spent(request) > 2 * COST
+    assert repeats("lost") - repeated == 1
 
 
 async def test_a_killed_process_leaves_an_unknown_call_that_is_made_again(

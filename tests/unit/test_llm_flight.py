@@ -12,6 +12,7 @@ from services.llm_gateway.domain import (
     Call,
     CallKey,
     CallState,
+    Fence,
     Message,
     Offer,
     Prompt,
@@ -31,7 +32,7 @@ OFFER = Offer(
 
 
 def done(text: str) -> Call:
-    return Call(OFFER.key, CallState.DONE, b"", text, Usage(), "stop", "question/v1", "m", 0, 0, 1)
+    return Call(OFFER.key, Fence(1), 1, CallState.DONE, b"", text, Usage(), "stop", "question/v1", "m", 0, 0, 1)
 
 
 async def collect(flight: Flight) -> list[str]:

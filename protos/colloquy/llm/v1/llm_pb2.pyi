@@ -411,7 +411,7 @@ class CallEntry(_message.Message):
     purpose: _builtins.str
     """What it is for: question, judge, chat, prepared/<item>."""
     state: Global___CallState.ValueType
-    """Where it stands, as GetCall tells it."""
+    """Where it stands: as GetCall tells it, but a DONE one whose result was cleared stays DONE."""
     fence: _builtins.int
     """Counts its intents, from 1: each repeat has the next."""
     repeats: _builtins.int

@@ -127,8 +127,7 @@ class LlmServiceServicer:
 
         Effect: none. Idempotent. Calls of an erased session are listed too; a turn without any has an
         empty list.
-        Errors: MALFORMED, UNAVAILABLE;
-        UNIMPLEMENTED until the ledger's life cycle is complete.
+        Errors: MALFORMED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,8 +141,7 @@ class LlmServiceServicer:
         the page before, and from the start after the last page, comes to every turn, however many of
         them are not settled.
         Effect: none. Idempotent.
-        Errors: INVALID_FIELD, UNAVAILABLE;
-        UNIMPLEMENTED until the ledger's life cycle is complete.
+        Errors: INVALID_FIELD, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,8 +152,7 @@ class LlmServiceServicer:
 
         Effect: a cleared call counts as UNKNOWN when it is asked for again. A call under a live lease
         is left as it is; one whose lease has expired ends as UNKNOWN, at its ceiling. Idempotent.
-        Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE;
-        UNIMPLEMENTED until the ledger's life cycle is complete.
+        Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,8 +164,7 @@ class LlmServiceServicer:
         Effect: results, contexts and the hashes of prompts are cleared; states, usage and cost stay. No
         call is made any more; one that is under way records what it cost when it ends, and nothing
         that it says. Idempotent.
-        Errors: MALFORMED, UNAVAILABLE;
-        UNIMPLEMENTED until the ledger's life cycle is complete.
+        Errors: MALFORMED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -73,8 +73,7 @@ class LlmServiceStub:
 
     Effect: none. Idempotent. Calls of an erased session are listed too; a turn without any has an
     empty list.
-    Errors: MALFORMED, UNAVAILABLE;
-    UNIMPLEMENTED until the ledger's life cycle is complete.
+    Errors: MALFORMED, UNAVAILABLE.
     """
     ListClearable: _grpc.UnaryUnaryMultiCallable[_llm_pb2.ListClearableRequest, _llm_pb2.ListClearableResponse]
     """ListClearable names turns all of whose calls ended some time ago and which still hold a result
@@ -84,16 +83,14 @@ class LlmServiceStub:
     the page before, and from the start after the last page, comes to every turn, however many of
     them are not settled.
     Effect: none. Idempotent.
-    Errors: INVALID_FIELD, UNAVAILABLE;
-    UNIMPLEMENTED until the ledger's life cycle is complete.
+    Errors: INVALID_FIELD, UNAVAILABLE.
     """
     ClearResults: _grpc.UnaryUnaryMultiCallable[_llm_pb2.ClearResultsRequest, _llm_pb2.ClearResultsResponse]
     """ClearResults clears results and contexts of settled turns; usage stays.
 
     Effect: a cleared call counts as UNKNOWN when it is asked for again. A call under a live lease
     is left as it is; one whose lease has expired ends as UNKNOWN, at its ceiling. Idempotent.
-    Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE;
-    UNIMPLEMENTED until the ledger's life cycle is complete.
+    Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE.
     """
     EraseSession: _grpc.UnaryUnaryMultiCallable[_llm_pb2.EraseSessionRequest, _llm_pb2.EraseSessionResponse]
     """EraseSession leaves a tombstone, made where no call was yet.
@@ -101,8 +98,7 @@ class LlmServiceStub:
     Effect: results, contexts and the hashes of prompts are cleared; states, usage and cost stay. No
     call is made any more; one that is under way records what it cost when it ends, and nothing
     that it says. Idempotent.
-    Errors: MALFORMED, UNAVAILABLE;
-    UNIMPLEMENTED until the ledger's life cycle is complete.
+    Errors: MALFORMED, UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -147,8 +143,7 @@ class LlmServiceAsyncStub(LlmServiceStub):
 
     Effect: none. Idempotent. Calls of an erased session are listed too; a turn without any has an
     empty list.
-    Errors: MALFORMED, UNAVAILABLE;
-    UNIMPLEMENTED until the ledger's life cycle is complete.
+    Errors: MALFORMED, UNAVAILABLE.
     """
     ListClearable: _aio.UnaryUnaryMultiCallable[_llm_pb2.ListClearableRequest, _llm_pb2.ListClearableResponse]  # type: ignore[assignment]
     """ListClearable names turns all of whose calls ended some time ago and which still hold a result
@@ -158,16 +153,14 @@ class LlmServiceAsyncStub(LlmServiceStub):
     the page before, and from the start after the last page, comes to every turn, however many of
     them are not settled.
     Effect: none. Idempotent.
-    Errors: INVALID_FIELD, UNAVAILABLE;
-    UNIMPLEMENTED until the ledger's life cycle is complete.
+    Errors: INVALID_FIELD, UNAVAILABLE.
     """
     ClearResults: _aio.UnaryUnaryMultiCallable[_llm_pb2.ClearResultsRequest, _llm_pb2.ClearResultsResponse]  # type: ignore[assignment]
     """ClearResults clears results and contexts of settled turns; usage stays.
 
     Effect: a cleared call counts as UNKNOWN when it is asked for again. A call under a live lease
     is left as it is; one whose lease has expired ends as UNKNOWN, at its ceiling. Idempotent.
-    Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE;
-    UNIMPLEMENTED until the ledger's life cycle is complete.
+    Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE.
     """
     EraseSession: _aio.UnaryUnaryMultiCallable[_llm_pb2.EraseSessionRequest, _llm_pb2.EraseSessionResponse]  # type: ignore[assignment]
     """EraseSession leaves a tombstone, made where no call was yet.
@@ -175,8 +168,7 @@ class LlmServiceAsyncStub(LlmServiceStub):
     Effect: results, contexts and the hashes of prompts are cleared; states, usage and cost stay. No
     call is made any more; one that is under way records what it cost when it ends, and nothing
     that it says. Idempotent.
-    Errors: MALFORMED, UNAVAILABLE;
-    UNIMPLEMENTED until the ledger's life cycle is complete.
+    Errors: MALFORMED, UNAVAILABLE.
     """
 
 class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -242,8 +234,7 @@ class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Effect: none. Idempotent. Calls of an erased session are listed too; a turn without any has an
         empty list.
-        Errors: MALFORMED, UNAVAILABLE;
-        UNIMPLEMENTED until the ledger's life cycle is complete.
+        Errors: MALFORMED, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -259,8 +250,7 @@ class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
         the page before, and from the start after the last page, comes to every turn, however many of
         them are not settled.
         Effect: none. Idempotent.
-        Errors: INVALID_FIELD, UNAVAILABLE;
-        UNIMPLEMENTED until the ledger's life cycle is complete.
+        Errors: INVALID_FIELD, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -273,8 +263,7 @@ class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Effect: a cleared call counts as UNKNOWN when it is asked for again. A call under a live lease
         is left as it is; one whose lease has expired ends as UNKNOWN, at its ceiling. Idempotent.
-        Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE;
-        UNIMPLEMENTED until the ledger's life cycle is complete.
+        Errors: INVALID_FIELD, MALFORMED, UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -288,8 +277,7 @@ class LlmServiceServicer(metaclass=_abc_1.ABCMeta):
         Effect: results, contexts and the hashes of prompts are cleared; states, usage and cost stay. No
         call is made any more; one that is under way records what it cost when it ends, and nothing
         that it says. Idempotent.
-        Errors: MALFORMED, UNAVAILABLE;
-        UNIMPLEMENTED until the ledger's life cycle is complete.
+        Errors: MALFORMED, UNAVAILABLE.
         """
 
 def add_LlmServiceServicer_to_server(servicer: LlmServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
