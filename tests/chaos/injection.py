@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from libs.runtime.failpoints import EXIT_CODE
 from tests.chaos import processes
 from tests.chaos.faults import Kind
 from tests.chaos.load import Flight, Load
@@ -15,6 +16,8 @@ from tests.chaos.model import Model
 from tests.chaos.operators import Operator
 from tests.chaos.plan import Planned
 from tests.chaos.polling import until, until_told
+from tests.chaos.provocation import provocations
+from tests.chaos.provoking import Provoker
 from tests.chaos.proxy import Proxy
 from tests.chaos.stack import Stack
 
@@ -39,9 +42,17 @@ class Struck:
 class Injector:
     """Does things to a running stack under a load."""
 
-    def __init__(self, stack: Stack, load: Load, http: aiohttp.ClientSession, model: Model, operator: Operator) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        load: Load,
+        http: aiohttp.ClientSession,
+        model: Model,
+        operator: Operator,
+        provoker: Provoker,
+    ) -> None:
         self._stack, self._load, self._http = stack, load, http
-        self._model, self._operator = model, operator
+        self._model, self._operator, self._provoker = model, operator, provoker
         self._flights: tuple[Flight, ...] = ()
         self._carriers: Mapping[Kind, Callable[[Planned], Awaitable[int]]] = {
             Kind.KILL: self._kill,
@@ -67,7 +78,8 @@ class Injector:
                 await self._load.in_flight(1)
                 fired = await self._carriers[planned.fault.kind](planned)
         except TimeoutError:
-            pass
+            if planned.fault.kind is Kind.EXIT:
+                await processes.arm(self._http, self._stack, planned.fault.target, "")
         return Struck(planned, fired, self._flights)
 
     def _strikes(self) -> None:
@@ -84,11 +96,18 @@ class Injector:
         return 1
 
     async def _exit(self, planned: Planned) -> int:
-        process = await processes.running(self._stack.processes[planned.fault.target])
-        await processes.arm(self._http, self._stack, planned.fault.target, f"{planned.fault.point}=exit")
-        code = await process.wait()
-        self._strikes()
-        return int(code == processes.FAILPOINT_EXIT)
+        """A failpoint ends its process, which is made to get there where the load alone would take long."""
+        target, point = planned.fault.target, planned.fault.point
+        process = await processes.running(self._stack.processes[target])
+        await processes.arm(self._http, self._stack, target, f"{point}=exit")
+        provoking = asyncio.create_task(self._provoker.provoke(provocations(point), spared=target))
+        try:
+            code = await process.wait()
+            self._strikes()
+        finally:
+            provoking.cancel()
+            await asyncio.gather(provoking, return_exceptions=True)
+        return int(code == EXIT_CODE)
 
     async def _pause(self, planned: Planned) -> int:
         process = await processes.running(self._stack.processes[planned.fault.target])

@@ -1,7 +1,8 @@
 """How clients behave, and what they say: drawn from their own seed."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from tests.bench.answers import answers
@@ -43,19 +44,33 @@ class Manner(Enum):
     """Leaves once the message is accepted and never asks again."""
 
 
-_WEIGHTS = {
-    Manner.PLAIN: 50,
-    Manner.STREAMED: 12,
-    Manner.TWICE: 16,
-    Manner.RETURNS: 14,
-    Manner.LATE: 3,
-    Manner.LEAVES: 5,
-}
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How often a client does what, as weights, and for how long it asks for one answer."""
+
+    weights: Mapping[Manner, int]
+    patience_seconds: float = 60.0
+
+    def next(self, randomness: random.Random) -> Manner:
+        """What becomes of the next message."""
+        return randomness.choices(list(self.weights), list(self.weights.values()))[0]
 
 
-def manner(randomness: random.Random) -> Manner:
-    """What becomes of the next message."""
-    return randomness.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+ALL_SORTS = Habits(
+    {
+        Manner.PLAIN: 50,
+        Manner.STREAMED: 12,
+        Manner.TWICE: 16,
+        Manner.RETURNS: 14,
+        Manner.LATE: 3,
+        Manner.LEAVES: 5,
+    }
+)
+"""What clients do. Their patience is twice the time in which everything is quiet again."""
+FAITHFUL = Habits({Manner.PLAIN: 3, Manner.STREAMED: 1})
+"""They wait, and ask again with the same id."""
+ONCE = Habits(FAITHFUL.weights, patience_seconds=0.0)
+"""They do not ask again."""
 
 
 def sayings(seed: int) -> Iterator[str]:

@@ -9,7 +9,8 @@ from tests.chaos.journal import Entry, Journal, What
 from tests.chaos.load import Flight
 from tests.chaos.replies import Verdict, pause_seconds
 from tests.chaos.rest import Rest, UnreachedError
-from tests.chaos.sending import DEADLINE_SECONDS
+
+PATIENCE_SECONDS = 60.0
 
 
 class Operator:
@@ -44,7 +45,7 @@ class Operator:
         request, tried, loop = str(uuid.uuid4()), 0, asyncio.get_running_loop()
         entry = Entry(begins, self._rest.subject, request, session=flight.session, kind=flight.kind)
         await self._journal.write(entry)
-        give_up_at = loop.time() + DEADLINE_SECONDS
+        give_up_at = loop.time() + PATIENCE_SECONDS
         while loop.time() < give_up_at:
             try:
                 reply = await self._rest.ask(method, path)

@@ -14,8 +14,6 @@ from tests.chaos.polling import until, until_told
 from tests.chaos.postgres import Host
 from tests.chaos.stack import Stack
 
-FAILPOINT_EXIT = 137  # what a failpoint ends its process with
-
 
 async def running(process: Process) -> asyncio.subprocess.Process:
     """The process once it runs: it may be between two lives."""

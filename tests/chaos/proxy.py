@@ -93,12 +93,11 @@ class Connection:
         self.near.other, self.far.other = self.far, self.near
 
     def opened(self) -> None:
-        """Somebody connected: connect to whom they mean, and until then take nothing from them."""
+        """Somebody connected: connect to whom they mean; what they send meanwhile waits."""
         self.proxy.connections.add(self)
         if self.proxy.resetting:
             self.proxy.reset_all()
             return
-        self.near.pause_reading()
         self._connecting = asyncio.ensure_future(self._connect())
 
     async def _connect(self) -> None:
@@ -108,9 +107,15 @@ class Connection:
         except OSError:
             self.cut()  # refused
         else:
-            if self not in self.proxy.connections:  # given up meanwhile
+            if self in self.proxy.connections:
+                self.near.set_off()
+            else:  # given up meanwhile
                 self.far.abort()
-            self.near.resume_reading()
+
+    def close(self) -> None:
+        """Nothing more is to come from either end."""
+        self.near.close()
+        self.far.close()
 
     def cut(self) -> None:
         """Reset both ends."""
@@ -128,6 +133,7 @@ class Side(asyncio.Protocol):
         self._connection = connection
         self._transport: asyncio.Transport | None = None
         self._travelling: deque[tuple[float, _Arrival]] = deque()
+        self._ended = False
 
     # -- what the socket tells
 
@@ -143,9 +149,11 @@ class Side(asyncio.Protocol):
             self._send(lambda: self.other.write(data))
 
     def eof_received(self) -> bool:
+        """The other direction goes on, until it has ended too."""
+        self._ended = True
         if not self._connection.swallows:
-            self._send(self.other.write_eof)
-        return True  # the other direction goes on
+            self._send(self._connection.close if self.other._ended else self.other.write_eof)
+        return True
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._connection.swallows:
@@ -194,15 +202,20 @@ class Side(asyncio.Protocol):
 
     # -- the way to the other side
 
+    def set_off(self) -> None:
+        """The other side is there: what has waited for it travels."""
+        if self._travelling:
+            self._await_first()
+
     def _send(self, arrive: _Arrival) -> None:
         """Let something arrive at the other side, now or late, and never before what was sent earlier."""
-        proxy = self._connection.proxy
-        if not self._travelling and not proxy.delay_seconds:
+        proxy, there = self._connection.proxy, self.other._transport is not None
+        if there and not self._travelling and not proxy.delay_seconds:
             arrive()
             return
-        proxy.counted["delayed"] += 1
+        proxy.counted["delayed"] += proxy.delay_seconds > 0
         self._travelling.append((asyncio.get_running_loop().time() + proxy.delay_seconds, arrive))
-        if len(self._travelling) == 1:
+        if there and len(self._travelling) == 1:
             self._await_first()
 
     def _await_first(self) -> None:

@@ -13,9 +13,6 @@ from tests.chaos.journal import Entry, Journal, What
 from tests.chaos.replies import Reply, Verdict, pause_seconds
 from tests.chaos.rest import Rest, UnreachedError
 
-DEADLINE_SECONDS = 60.0
-"""How long a client asks for an answer: twice the time in which everything is quiet again."""
-
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -35,10 +32,11 @@ class Message:
 
 
 class Sender:
-    """One client's way to the product."""
+    """One client's way to the product; `patience_seconds` is for how long it asks, at least once."""
 
-    def __init__(self, rest: Rest, journal: Journal, randomness: random.Random) -> None:
+    def __init__(self, rest: Rest, journal: Journal, randomness: random.Random, patience_seconds: float) -> None:
         self._rest, self._journal, self._randomness = rest, journal, randomness
+        self._patience_seconds = patience_seconds
 
     async def announce(self, message: Message) -> None:
         """Write down that it is about to be sent."""
@@ -55,8 +53,8 @@ class Sender:
     async def deliver(self, message: Message, *, streamed: bool = False) -> Reply | None:
         """Ask until there is an answer, or a reason why there never will be; None at the client's deadline."""
         loop = asyncio.get_running_loop()
-        give_up_at, tried, last = loop.time() + DEADLINE_SECONDS, 0, ""
-        while loop.time() < give_up_at:
+        give_up_at, tried = loop.time() + self._patience_seconds, 0
+        while True:
             asked_to_wait = 0.0
             try:
                 reply = await self._send(message, streamed=streamed)
@@ -66,10 +64,11 @@ class Sender:
                 if reply.verdict is not Verdict.AGAIN:
                     return reply
                 last, asked_to_wait = reply.reason, reply.wait_seconds
+            if loop.time() >= give_up_at:
+                await self.note(What.GAVE_UP, message, reason=last)
+                return None
             await asyncio.sleep(pause_seconds(tried, asked_to_wait, self._randomness.random()))
             tried += 1
-        await self.note(What.GAVE_UP, message, reason=last)
-        return None
 
     async def send_and_leave(self, message: Message, after_seconds: float) -> None:
         """Send it once, and go away before long, whether or not anything has come back."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ import aiohttp
 
 from libs.identity.actor import Role
 from libs.runtime.client import open_channel
+from services.verifier.verification import Report, verify
 from tests.chaos import journal, judgement, ledger, repeats
 from tests.chaos.asking import Asking
 from tests.chaos.client import Client
@@ -19,16 +20,20 @@ from tests.chaos.journal import Entry, Journal
 from tests.chaos.judgement import Finding, Story
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load
+from tests.chaos.manners import ALL_SORTS, Habits
 from tests.chaos.model import Model
 from tests.chaos.operators import Operator
 from tests.chaos.plan import Planned
 from tests.chaos.polling import until_told
+from tests.chaos.provoking import Provoker
 from tests.chaos.repeats import Repeats
 from tests.chaos.rest import Rest, open_http
 from tests.chaos.stack import Stack
 
 CLIENTS = 24
 """At the same time: at least 20 messages are under way at most moments."""
+LEAST_TURNS_BETWEEN = 3
+"""Of two faults, also where the first has taken its time."""
 QUIET_SECONDS = 30.0
 """In which everything is quiet once no fault is left (I7)."""
 
@@ -60,13 +65,15 @@ class Ground:
         """Somebody at the BFF; a candidate, if not said otherwise."""
         return Rest(self.http, self.stack.urls, subject, self.stack.token(subject, *roles))
 
-    def clients(self, load: Load, count: int = CLIENTS) -> list[Client]:
-        """So many candidates, each with a seed of their own."""
-        numbers = range(self._seed * 1000, self._seed * 1000 + count)
-        return [Client(self.rest(f"candidate-{number}"), self.journal, load, number) for number in numbers]
+    def client(self, number: int, load: Load, habits: Habits = ALL_SORTS) -> Client:
+        """A candidate with a seed of their own; `number` is below 1,000."""
+        return Client(self.rest(f"candidate-{number}"), self.journal, load, self._seed * 1000 + number, habits)
 
-    def operator(self) -> Operator:
-        return Operator(self.rest("operator", Role.OPERATOR), self.journal)
+    def injector(self, load: Load) -> Injector:
+        """Who carries faults out under this load."""
+        operator = Operator(self.rest("operator", Role.OPERATOR), self.journal)
+        provoker = Provoker(self.stack, load, self.model, operator, self.client(999, load))
+        return Injector(self.stack, load, self.http, self.model, operator, provoker)
 
     def entries(self) -> list[Entry]:
         """What has been written down so far."""
@@ -96,18 +103,27 @@ async def ground(running: Stack, seed: int) -> AsyncIterator[Ground]:
         yield made
 
 
+@asynccontextmanager
+async def loaded(ground: Ground, turns: int, habits: Habits = ALL_SORTS) -> AsyncIterator[Load]:
+    """Clients converse until the block has ended and so many messages are dealt with; they finish what they began."""
+    load = Load(turns, held=True)
+    async with asyncio.TaskGroup() as group:
+        for number in range(CLIENTS):
+            group.create_task(ground.client(number, load, habits).run())
+        yield load
+        load.held = False
+
+
 async def carry_out(ground: Ground, plan: Sequence[Planned], turns: int, tell: Tell) -> tuple[list[Struck], float]:
     """Put the load on and do what is planned; what that did, and how many seconds it took."""
-    load, struck, began = Load(turns, held=True), list[Struck](), time.monotonic()
-    injector = Injector(ground.stack, load, ground.http, ground.model, ground.operator())
-    async with asyncio.TaskGroup() as group:
-        for client in ground.clients(load):
-            group.create_task(client.run())
+    struck, began = list[Struck](), time.monotonic()
+    async with loaded(ground, turns) as load:
+        injector, last = ground.injector(load), 0
         for planned in plan:
-            await load.reached(planned.at_turn)
+            await load.reached(max(planned.at_turn, last + LEAST_TURNS_BETWEEN))
             struck.append(await injector.carry_out(planned))
+            last = load.ended
             tell(_line(struck[-1], load))
-        load.held = False
     return struck, time.monotonic() - began
 
 
@@ -117,8 +133,17 @@ async def judged(ground: Ground, struck: Sequence[Struck], load_seconds: float) 
     entries, held = ground.entries(), await ledger.read(ground.stack.host.owner_dsn)
     told = await _asked_again(ground, judgement.stories(entries).values())
     compared = repeats.compared(await ground.model.calls(), held.attempts)
-    findings = [*judgement.findings(entries, held, told), *compared.findings]
+    verified = await verify(ground.stack.host.dsns, quiet=True)
+    findings = [*_violations(verified), *judgement.findings(entries, held, told), *compared.findings]
     return Outcome(struck, entries, held, compared, findings, load_seconds, quiet_seconds)
+
+
+def _violations(verified: Report) -> Iterator[Finding]:
+    """What the verifier calls broken, and what it could not read because it is still being written to."""
+    for violation in verified.violations:
+        yield Finding(f"{violation.invariant}: {violation.rule}", str(violation.session_id), "", violation.what)
+    for session_id in verified.busy:
+        yield Finding("I7: everything is quiet", str(session_id), "", "it is being written to each time it is read")
 
 
 async def _asked_again(ground: Ground, stories: Iterable[Story]) -> judgement.Told:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
+import uvloop
 
 from tests.chaos.proxy import Proxy
 
@@ -63,11 +64,23 @@ async def test_bytes_arrive_as_they_were_sent(wire: Wire) -> None:
     assert await wire.echoed(MEGABYTE) == MEGABYTE
 
 
+def test_what_is_sent_before_the_server_has_been_reached_arrives() -> None:
+    """On uvloop, which the suite runs on: it reads from a connection that was paused as it was made."""
+
+    async def greeted() -> None:
+        server = await asyncio.start_server(_echo, "127.0.0.1", 0)
+        async with server, Proxy(server.sockets[0].getsockname()) as proxy, connected(proxy) as wire:
+            assert await wire.echoed(b"at once") == b"at once"
+
+    uvloop.run(greeted())
+
+
 async def test_an_end_is_passed_on_and_the_other_direction_goes_on(wire: Wire) -> None:
     wire.writer.write(b"last")
     wire.writer.write_eof()
 
     assert await asyncio.wait_for(wire.reader.read(), PATIENCE_SECONDS) == b"last"
+    await asyncio.wait_for(_until_gone(wire.proxy), PATIENCE_SECONDS)
 
 
 async def test_a_server_that_is_not_there_cuts_the_connection() -> None:
@@ -124,6 +137,11 @@ async def test_a_half_open_connection_carries_nothing_and_is_not_closed_while_ne
 
     await _until_cut(wire)
     assert wire.proxy.counted["swallowed"] > 0
+
+
+async def _until_gone(proxy: Proxy) -> None:
+    while proxy.connections:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
 
 
 async def _until_cut(wire: Wire) -> None:
