@@ -22,6 +22,7 @@ class Action(StrEnum):
     END = "end"
     ERASE = "erase"
     READ_REPORT = "read_report"
+    OPERATE = "operate"
 
 
 class Kind(StrEnum):
@@ -54,6 +55,7 @@ _OWN: Mapping[Action, Mapping[Kind, frozenset[Role]]] = {
     Action.END: dict.fromkeys(Kind, _OWNERS),
     Action.ERASE: {Kind.CHAT: _OWNERS},  # an interview is evidence: its candidate cannot take it back
     Action.READ_REPORT: {},
+    Action.OPERATE: {},
 }
 
 # Who may do it to anybody's sessions. ANY needs the right to both kinds.
@@ -65,6 +67,7 @@ _ANYBODYS: Mapping[Action, Mapping[Kind, frozenset[Role]]] = {
     Action.END: dict.fromkeys(Kind, _OPERATOR),
     Action.ERASE: dict.fromkeys(Kind, _OPERATOR),
     Action.READ_REPORT: {Kind.INTERVIEW: _ASSESSOR},
+    Action.OPERATE: dict.fromkeys(Kind, _OPERATOR),  # how a session stands and how it is repaired, not what it says
 }
 
 

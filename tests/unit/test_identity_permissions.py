@@ -34,6 +34,7 @@ EXPECTED: dict[tuple[Action, Kind], dict[Role, Scope]] = {
     (Action.READ_REPORT, Kind.ANY): {},
     (Action.READ_REPORT, Kind.INTERVIEW): {Role.ASSESSOR: ANYBODY},
     (Action.READ_REPORT, Kind.CHAT): {},
+    **{(Action.OPERATE, kind): {Role.OPERATOR: ANYBODY} for kind in Kind},
 }
 
 
