@@ -26,7 +26,7 @@ class Budgets:
 
 
 class Conversations:
-    """Reads, the end, and one turn, of one kind of conversation."""
+    """Reads, the end, the erasure, and one turn, of one kind of conversation."""
 
     def __init__(self, words: Words, gateway: Gateway, budgets: Budgets) -> None:
         self._words, self._gateway, self._budgets = words, gateway, budgets
@@ -73,6 +73,14 @@ class Conversations:
         method = self._gateway.conversations.EndSession
         ended = await self._gateway.call(method, request, exchange, self._budgets.reply_ms)
         return json_response(rendering.session(ended.session, self._words))
+
+    async def erase(self, exchange: Exchange) -> Response:
+        """Remove a session, for good; removing it again is answered the same."""
+        session_id = _session_id(exchange)
+        request = gateway_pb2.EraseSessionRequest(session_id=session_id, kind=self._words.kind)
+        method = self._gateway.conversations.EraseSession
+        await self._gateway.call(method, request, exchange, self._budgets.reply_ms)
+        return Response(status_code=204)
 
     async def open(
         self, exchange: Exchange, request: gateway_pb2.StartSessionRequest

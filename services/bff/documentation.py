@@ -25,6 +25,11 @@ With `Accept: text/event-stream` the turn comes as events: `accepted` `{turn_id,
 `delta` `{text}`, a piece of a draft; `completed`, the turn, whose text replaces the draft; `failed`, a problem. What
 fails before `accepted` has its HTTP status. To resume, send the same request again."""
 
+ERASURE = """
+What was said is removed for good, and every other route answers 404 from then on, a turn that is running too. The same
+request again is answered 204 again, so that it can be repeated when its response got lost; 404 means that there never
+was anything here that you may erase."""
+
 
 def key(*, required: bool) -> _Document:
     """The parameter that makes a request safe to send again."""
@@ -39,7 +44,7 @@ def key(*, required: bool) -> _Document:
 
 def operation(
     summary: str,
-    reply: type[BaseModel],
+    reply: type[BaseModel] | None,
     *,
     status: int = 200,
     parameters: Sequence[_Document] = (),
@@ -47,8 +52,8 @@ def operation(
     description: str = "",
     streams: bool = False,
 ) -> _Document:
-    """Keyword arguments of FastAPI's `add_api_route` that describe one operation."""
-    answered: _Document = {"model": reply, "description": "Done."}
+    """Keyword arguments of FastAPI's `add_api_route` that describe one operation; without a `reply` it has no body."""
+    answered: _Document = {"description": "Done."} | ({"model": reply} if reply else {})
     if streams:
         answered["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
     extra: _Document = {"parameters": list(parameters)}

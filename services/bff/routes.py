@@ -10,7 +10,7 @@ from libs.runtime.errors import Unavailable
 from services.bff import schemas
 from services.bff.chat import Chat
 from services.bff.conversations import Conversations
-from services.bff.documentation import ID, PAGING, key, operation
+from services.bff.documentation import ERASURE, ID, PAGING, key, operation
 from services.bff.exchange import Exchange
 from services.bff.gateway import Gateway
 from services.bff.interviews import Interviews
@@ -71,6 +71,19 @@ def interviews(common: Conversations) -> list[Route]:
             operation("Close an interview", schemas.Interview, parameters=[ID]),
         ),
         Route(
+            "DELETE",
+            f"{INTERVIEWS}/{{id}}",
+            common.erase,
+            "erase_interview",
+            operation(
+                "Erase an interview",
+                None,
+                status=204,
+                parameters=[ID],
+                description="For an operator: it is evidence, so its candidate cannot take it back." + ERASURE,
+            ),
+        ),
+        Route(
             "POST",
             INTERVIEWS,
             own.start,
@@ -122,6 +135,19 @@ def chat(common: Conversations) -> list[Route]:
             common.get,
             "get_conversation",
             operation("Read one conversation", schemas.Conversation, parameters=[ID]),
+        ),
+        Route(
+            "DELETE",
+            f"{CHAT}/{{id}}",
+            common.erase,
+            "erase_conversation",
+            operation(
+                "Erase a conversation",
+                None,
+                status=204,
+                parameters=[ID],
+                description="For its owner, or an operator." + ERASURE,
+            ),
         ),
         Route(
             "GET",

@@ -3,7 +3,7 @@
 import os
 from functools import partial
 
-from colloquy.gateway.v1 import gateway_pb2_grpc
+from colloquy.gateway.v1 import gateway_pb2_grpc, operations_pb2_grpc
 from libs.identity import settings as identity
 from libs.prompts import rendering
 from libs.runtime import failpoints, telemetry
@@ -15,6 +15,8 @@ from services.gateway.composition import Composition
 from services.gateway.contexts import Contexts
 from services.gateway.erasing import Erasing
 from services.gateway.opening import Limits, Sessions
+from services.gateway.operations import Operations
+from services.gateway.operations_servicer import OperationsServicer
 from services.gateway.reading import Reading
 from services.gateway.recovery import Recovery
 from services.gateway.servicer import ConversationServicer
@@ -60,9 +62,13 @@ async def main(env: Env) -> None:
     erasing = Erasing(contexts, settling, background)
     unsettled = Unsettled(contexts, settling, recovery, erasing)
     sweep = Sweep(background, [unsettled, Unscored(contexts), Clearable(contexts)])
-    servicer = ConversationServicer(verifier, turns, sessions, Reading(contexts, settling))
-    register = partial(gateway_pb2_grpc.add_ConversationServiceServicer_to_server, servicer)
-    server = Server("gateway", listen, [register], background=background)
+    servicer = ConversationServicer(verifier, turns, sessions, Reading(contexts, settling), erasing)
+    operators = OperationsServicer(verifier, Operations(contexts, settling))
+    register = [
+        partial(gateway_pb2_grpc.add_ConversationServiceServicer_to_server, servicer),
+        partial(operations_pb2_grpc.add_OperationsServiceServicer_to_server, operators),
+    ]
+    server = Server("gateway", listen, register, background=background)
     sweep.start()
     await serve(server, metrics, closing=[verifier.close, *(channel.close for channel in channels.values())])
 

@@ -9,13 +9,14 @@ import grpc
 from colloquy.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from colloquy.history.v1 import history_pb2
 from libs.identity import actor as actors
-from libs.identity.actor import Actor
+from libs.identity.actor import Actor, Role
 from libs.identity.permissions import Action, Kind, authorize
 from libs.identity.verifier import Verifier
 from libs.runtime import context as served
 from libs.runtime.errors import FieldViolation, InvalidField, Malformed, RoleMissing, Unimplemented
 from services.gateway import domain
 from services.gateway.claim import Message
+from services.gateway.erasing import Erasing
 from services.gateway.opening import Sessions
 from services.gateway.reading import Reading
 from services.gateway.usecases import Turns
@@ -33,11 +34,14 @@ _OPENED = {gateway_pb2.KIND_INTERVIEW: "interview", gateway_pb2.KIND_CHAT: "chat
 class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
     """What backends and the BFF call."""
 
-    def __init__(self, verifier: Verifier, turns: Turns, sessions: Sessions, reading: Reading) -> None:
+    def __init__(
+        self, verifier: Verifier, turns: Turns, sessions: Sessions, reading: Reading, erasing: Erasing
+    ) -> None:
         self._verifier = verifier
         self._turns = turns
         self._sessions = sessions
         self._reading = reading
+        self._erasing = erasing
 
     async def StartSession(
         self, request: gateway_pb2.StartSessionRequest, context: Context
@@ -98,7 +102,13 @@ class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
     async def EraseSession(
         self, request: gateway_pb2.EraseSessionRequest, context: Context
     ) -> gateway_pb2.EraseSessionResponse:
-        raise Unimplemented
+        actor = await self._actor()
+        # Without a kind: any session of anybody's for an operator; for others the one kind that they may erase.
+        any_kind = Role.OPERATOR in actor.roles and not request.owner_id
+        kind = request.kind or (gateway_pb2.KIND_UNSPECIFIED if any_kind else gateway_pb2.KIND_CHAT)
+        viewer = _viewer(actor, Action.ERASE, kind, request.owner_id)
+        await self._erasing.erase(_session_id(request.session_id), viewer)
+        return gateway_pb2.EraseSessionResponse()
 
     async def _actor(self) -> Actor:
         return await self._verifier.verify(actors.bearer_token(served.authorization()))

@@ -152,8 +152,8 @@ class ScriptedGateway(gateway_pb2_grpc.ConversationServiceServicer):
     async def GetReport(self, request: pb.GetReportRequest, rpc: _Context) -> NoReturn:  # noqa: N802
         raise NotImplementedError
 
-    async def EraseSession(self, request: pb.EraseSessionRequest, rpc: _Context) -> NoReturn:  # noqa: N802
-        raise NotImplementedError
+    async def EraseSession(self, request: pb.EraseSessionRequest, rpc: _Context) -> pb.EraseSessionResponse:  # noqa: N802
+        return await self._answer("EraseSession", request, rpc, pb.EraseSessionResponse())
 
 
 def accepted(request: pb.StreamTurnRequest) -> pb.StreamTurnResponse:

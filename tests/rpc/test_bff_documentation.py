@@ -10,11 +10,11 @@ __all__ = ["running_world", "world"]
 
 ROUTES = {
     "/api/v1/interviews": {"get", "post"},
-    "/api/v1/interviews/{id}": {"get"},
+    "/api/v1/interviews/{id}": {"delete", "get"},
     "/api/v1/interviews/{id}/messages": {"get", "post"},
     "/api/v1/interviews/{id}/end": {"post"},
     "/api/v1/chat": {"get", "post"},
-    "/api/v1/chat/{id}": {"get"},
+    "/api/v1/chat/{id}": {"delete", "get"},
     "/api/v1/chat/{id}/messages": {"get"},
 }
 

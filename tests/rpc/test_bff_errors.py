@@ -192,11 +192,11 @@ async def test_a_route_that_nobody_has_is_not_found_with_or_without_a_token(worl
     [
         ("DELETE", "/api/v1/interviews", "GET, HEAD, POST"),
         ("PUT", f"{PATH}/messages", "GET, HEAD, POST"),
-        ("DELETE", PATH, "GET, HEAD"),
+        ("POST", PATH, "DELETE, GET, HEAD"),
         ("GET", f"{PATH}/end", "POST"),
-        ("DELETE", f"/api/v1/chat/{SESSION}", "GET, HEAD"),
+        ("POST", f"/api/v1/chat/{SESSION}", "DELETE, GET, HEAD"),
         ("PATCH", "/api/v1/chat", "GET, HEAD, POST"),
-        ("OPTIONS", PATH, "GET, HEAD"),
+        ("OPTIONS", PATH, "DELETE, GET, HEAD"),
         ("POST", "/readyz", "GET, HEAD"),
         ("PROPFIND", "/livez", "GET, HEAD"),
     ],
@@ -295,13 +295,14 @@ async def test_a_page_of_another_origin_is_told_nothing(world: World) -> None:
     assert "Access-Control-Allow-Origin" not in reply.headers
 
 
-async def test_a_preflight_allows_what_a_page_needs(world: World) -> None:
+@pytest.mark.parametrize(("method", "path"), [("POST", f"{PATH}/messages"), ("DELETE", f"/api/v1/chat/{SESSION}")])
+async def test_a_preflight_allows_what_a_page_needs(world: World, method: str, path: str) -> None:
     reply = await world.ask(
         "OPTIONS",
-        f"{PATH}/messages",
+        path,
         authorization="",
         origin=PAGE_ORIGIN,
-        access_control_request_method="POST",
+        access_control_request_method=method,
         access_control_request_headers="authorization, content-type, idempotency-key, x-correlation-id",
     )
 

@@ -195,6 +195,17 @@ async def test_an_interview_is_ended_whatever_the_body(world: World, sent: dict[
     assert world.gateway.heard[0].request == pb.EndSessionRequest(session_id=SESSION, kind=pb.KIND_INTERVIEW)
 
 
+@pytest.mark.parametrize("kind", [pb.KIND_INTERVIEW, pb.KIND_CHAT])
+async def test_what_is_erased_has_no_body(world: World, kind: pb.Kind.ValueType) -> None:
+    path = PATH if kind == pb.KIND_INTERVIEW else f"/api/v1/chat/{SESSION}"
+
+    reply = await world.ask("DELETE", path)
+
+    assert (reply.status, reply.body) == (204, b"")
+    assert "Content-Type" not in reply.headers
+    assert world.gateway.heard[0].request == pb.EraseSessionRequest(session_id=SESSION, kind=kind)
+
+
 async def test_an_id_in_capitals_is_the_same_id(world: World) -> None:
     await world.ask("GET", f"/api/v1/interviews/{SESSION.upper()}")
 

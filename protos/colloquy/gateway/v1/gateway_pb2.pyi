@@ -1041,16 +1041,24 @@ class EraseSessionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    OWNER_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
+    kind: Global___Kind.ValueType
+    """The kind the caller expects; another kind is NOT_FOUND."""
+    owner_id: _builtins.str
+    """The owner, named by a caller with the role `service`; empty for the caller itself."""
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
+        kind: Global___Kind.ValueType = ...,
+        owner_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "owner_id", b"owner_id", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -167,8 +167,9 @@ class ConversationServiceServicer:
     def EndSession(self, request, context):
         """EndSession closes a session: nothing commits afterwards, replays still answer.
 
-        Effect: steps SealStream, ApplyTurns. Idempotent.
-        Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE.
+        Effect: steps SealStream, ApplyTurns. A turn that is running fails with SESSION_CLOSED.
+        Idempotent.
+        Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE, DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,10 +186,14 @@ class ConversationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EraseSession(self, request, context):
-        """EraseSession removes what was said, for good.
+        """EraseSession removes what was said, for good. An operator may erase any session, an owner a
+        chat of their own; for a caller who is no operator an unspecified kind means a chat.
 
-        Effect: tombstones in every context. Idempotent.
-        Errors: NOT_FOUND, ROLE_MISSING; UNIMPLEMENTED until the erase protocol is complete.
+        Effect: step EraseStream, after which nothing commits and every read is NOT_FOUND, a turn that
+        is running included; then the session is erased in every other context, by the sweep where one
+        does not answer in time. Tombstones stay, and what the model calls cost.
+        Idempotent: whoever may erase the session is answered the same again.
+        Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE, DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

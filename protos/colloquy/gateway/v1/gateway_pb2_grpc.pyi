@@ -90,8 +90,9 @@ class ConversationServiceStub:
     EndSession: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.EndSessionRequest, _gateway_pb2.EndSessionResponse]
     """EndSession closes a session: nothing commits afterwards, replays still answer.
 
-    Effect: steps SealStream, ApplyTurns. Idempotent.
-    Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE.
+    Effect: steps SealStream, ApplyTurns. A turn that is running fails with SESSION_CLOSED.
+    Idempotent.
+    Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE, DEADLINE_EXCEEDED.
     """
     GetReport: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetReportRequest, _gateway_pb2.GetReportResponse]
     """GetReport is the report of an interview, for an assessor.
@@ -100,10 +101,14 @@ class ConversationServiceStub:
     Errors: NOT_FOUND, ROLE_MISSING; UNIMPLEMENTED until the measurement engine is complete.
     """
     EraseSession: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.EraseSessionRequest, _gateway_pb2.EraseSessionResponse]
-    """EraseSession removes what was said, for good.
+    """EraseSession removes what was said, for good. An operator may erase any session, an owner a
+    chat of their own; for a caller who is no operator an unspecified kind means a chat.
 
-    Effect: tombstones in every context. Idempotent.
-    Errors: NOT_FOUND, ROLE_MISSING; UNIMPLEMENTED until the erase protocol is complete.
+    Effect: step EraseStream, after which nothing commits and every read is NOT_FOUND, a turn that
+    is running included; then the session is erased in every other context, by the sweep where one
+    does not answer in time. Tombstones stay, and what the model calls cost.
+    Idempotent: whoever may erase the session is answered the same again.
+    Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE, DEADLINE_EXCEEDED.
     """
 
 @_typing.type_check_only
@@ -165,8 +170,9 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     EndSession: _aio.UnaryUnaryMultiCallable[_gateway_pb2.EndSessionRequest, _gateway_pb2.EndSessionResponse]  # type: ignore[assignment]
     """EndSession closes a session: nothing commits afterwards, replays still answer.
 
-    Effect: steps SealStream, ApplyTurns. Idempotent.
-    Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE.
+    Effect: steps SealStream, ApplyTurns. A turn that is running fails with SESSION_CLOSED.
+    Idempotent.
+    Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE, DEADLINE_EXCEEDED.
     """
     GetReport: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetReportRequest, _gateway_pb2.GetReportResponse]  # type: ignore[assignment]
     """GetReport is the report of an interview, for an assessor.
@@ -175,10 +181,14 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     Errors: NOT_FOUND, ROLE_MISSING; UNIMPLEMENTED until the measurement engine is complete.
     """
     EraseSession: _aio.UnaryUnaryMultiCallable[_gateway_pb2.EraseSessionRequest, _gateway_pb2.EraseSessionResponse]  # type: ignore[assignment]
-    """EraseSession removes what was said, for good.
+    """EraseSession removes what was said, for good. An operator may erase any session, an owner a
+    chat of their own; for a caller who is no operator an unspecified kind means a chat.
 
-    Effect: tombstones in every context. Idempotent.
-    Errors: NOT_FOUND, ROLE_MISSING; UNIMPLEMENTED until the erase protocol is complete.
+    Effect: step EraseStream, after which nothing commits and every read is NOT_FOUND, a turn that
+    is running included; then the session is erased in every other context, by the sweep where one
+    does not answer in time. Tombstones stay, and what the model calls cost.
+    Idempotent: whoever may erase the session is answered the same again.
+    Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE, DEADLINE_EXCEEDED.
     """
 
 class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -279,8 +289,9 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_gateway_pb2.EndSessionResponse, _abc.Awaitable[_gateway_pb2.EndSessionResponse]]:
         """EndSession closes a session: nothing commits afterwards, replays still answer.
 
-        Effect: steps SealStream, ApplyTurns. Idempotent.
-        Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE.
+        Effect: steps SealStream, ApplyTurns. A turn that is running fails with SESSION_CLOSED.
+        Idempotent.
+        Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE, DEADLINE_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
@@ -301,10 +312,14 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_pb2.EraseSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.EraseSessionResponse, _abc.Awaitable[_gateway_pb2.EraseSessionResponse]]:
-        """EraseSession removes what was said, for good.
+        """EraseSession removes what was said, for good. An operator may erase any session, an owner a
+        chat of their own; for a caller who is no operator an unspecified kind means a chat.
 
-        Effect: tombstones in every context. Idempotent.
-        Errors: NOT_FOUND, ROLE_MISSING; UNIMPLEMENTED until the erase protocol is complete.
+        Effect: step EraseStream, after which nothing commits and every read is NOT_FOUND, a turn that
+        is running included; then the session is erased in every other context, by the sweep where one
+        does not answer in time. Tombstones stay, and what the model calls cost.
+        Idempotent: whoever may erase the session is answered the same again.
+        Errors: MALFORMED, NOT_FOUND, UNAUTHENTICATED, ROLE_MISSING, UNAVAILABLE, DEADLINE_EXCEEDED.
         """
 
 def add_ConversationServiceServicer_to_server(servicer: ConversationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
