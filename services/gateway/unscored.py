@@ -17,7 +17,7 @@ from services.gateway.contexts import Contexts
 from services.gateway.settling import EVERYBODY
 from services.gateway.sweep import each
 
-MIN_AGE_MS = LATE_SCORE_CAP_MS + 1000  # for so long the turn's own gateway may still be having it judged
+MIN_AGE_MS = 5000  # by then the turn's own gateway usually has had it judged; asked twice, it is judged once
 PAGE_ANSWERS = 50
 LIST_CAP_MS = 2000
 
