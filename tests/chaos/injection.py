@@ -21,8 +21,8 @@ from tests.chaos.provoking import Provoker
 from tests.chaos.proxy import Proxy
 from tests.chaos.stack import Stack
 
-FIRE_SECONDS = 60.0
-"""How long a fault waits for what it is to hit; then it has not fired."""
+FIRE_SECONDS = 100.0
+"""How long a fault waits for what it is to hit; then it has not fired. The rarest duty has a round every minute."""
 
 
 @dataclass(frozen=True, slots=True)

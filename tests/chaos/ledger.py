@@ -79,6 +79,15 @@ _UNSETTLED = """
     SELECT (SELECT count(*) FROM history.streams WHERE acked_rev < rev OR active_turn IS NOT NULL)
          + (SELECT count(*) FROM llm.calls WHERE state = 'INFLIGHT' AND lease_until > now())
 """
+_AGE_CALLS = """
+    UPDATE llm.calls AS call
+       SET dispatched_at = dispatched_at - interval '2 hours', finished_at = finished_at - interval '2 hours',
+           lease_until = lease_until - interval '2 hours'
+      FROM history.turns AS turn
+     WHERE turn.session_id = call.session_id AND turn.turn_id = call.turn_id AND turn.state = 'COMMITTED'
+       AND call.state = 'DONE' AND call.context IS NOT NULL AND call.finished_at > now() - interval '1 hour'
+       AND turn.committed_at < now() - interval '5 seconds'
+"""
 
 
 async def read(dsn: str) -> Ledger:
@@ -99,3 +108,9 @@ async def unsettled(dsn: str) -> int:
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         [count] = await (await connection.execute(_UNSETTLED)).fetchone() or (0,)
         return int(count)
+
+
+async def age_calls(dsn: str) -> None:
+    """Make the model calls of turns that are over look two hours old; that is all that is ever written here."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+        await connection.execute(_AGE_CALLS)

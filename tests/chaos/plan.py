@@ -35,6 +35,7 @@ class Planned:
         seconds: how long it lasts, 0 where it is over at once.
         delay_ms: what a delaying link adds, else 0.
         pick: from [0, 1): which of the things that it may hit then (a session, a backend) it hits.
+        part: what the report counts it under.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Planned:
     seconds: float
     delay_ms: int
     pick: float
+    part: str
 
 
 def plan(seed: int, turns: int, deck: Sequence[Fault]) -> list[Planned]:
@@ -51,9 +53,15 @@ def plan(seed: int, turns: int, deck: Sequence[Fault]) -> list[Planned]:
     dealt = _dealt(randomness, -(-turns // TURNS_PER_FAULT), deck)
     first, last = turns * FIRST_SHARE, turns * LAST_SHARE
     due = sorted(int(randomness.uniform(first, last)) for _ in dealt)
-    return [
-        _planned(randomness, number, at, fault) for number, (at, fault) in enumerate(zip(due, dealt, strict=True), 1)
-    ]
+    numbered = enumerate(zip(due, dealt, strict=True), 1)
+    return [planned(randomness, number, at_turn, fault, fault.name) for number, (at_turn, fault) in numbered]
+
+
+def planned(randomness: random.Random, number: int, at_turn: int, fault: Fault, part: str) -> Planned:
+    """A fault with what is left to chance drawn."""
+    seconds = randomness.uniform(*SECONDS.get(fault.kind, (0.0, 0.0)))
+    delay_ms = randomness.randint(*DELAY_MS) if fault.kind is Kind.DELAY else 0
+    return Planned(number, at_turn, fault, round(seconds, 2), delay_ms, randomness.random(), part)
 
 
 def _dealt(randomness: random.Random, count: int, deck: Sequence[Fault]) -> list[Fault]:
@@ -61,10 +69,3 @@ def _dealt(randomness: random.Random, count: int, deck: Sequence[Fault]) -> list
     while len(dealt) < count:
         dealt += randomness.sample(deck, len(deck))
     return dealt[:count]
-
-
-def _planned(randomness: random.Random, number: int, at_turn: int, fault: Fault) -> Planned:
-    seconds = randomness.uniform(*SECONDS.get(fault.kind, (0.0, 0.0)))
-    delay_ms = randomness.randint(*DELAY_MS)
-    pick = randomness.random()
-    return Planned(number, at_turn, fault, round(seconds, 2), delay_ms if fault.kind is Kind.DELAY else 0, pick)

@@ -53,6 +53,13 @@ async def arm(http: aiohttp.ClientSession, stack: Stack, process: str, orders: s
     await until_told(lambda: _armed(http, f"{stack.metrics_url(process)}/failpoints", orders))
 
 
+async def fired(http: aiohttp.ClientSession, stack: Stack, process: str) -> int:
+    """How often the failpoints of a process have fired since they were armed."""
+    async with http.get(f"{stack.metrics_url(process)}/failpoints") as response:
+        response.raise_for_status()
+        return sum(int(point["fired"]) for point in (await response.json())["points"].values())
+
+
 async def _armed(http: aiohttp.ClientSession, url: str, orders: str) -> bool:
     try:
         async with http.put(url, data=orders) as response:

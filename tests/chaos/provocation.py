@@ -19,6 +19,8 @@ class Provocation(Enum):
     """A chat's message is abandoned, another is answered, and then the first is sent again."""
     ORPHANED = auto()
     """Clients leave for good, and the gateway that has their turns is killed."""
+    AGED = auto()
+    """Model calls of turns that are over look two hours old, and so are cleared by the next round of that."""
 
 
 _BY_STEP = {
@@ -43,4 +45,6 @@ def provocations(point: str) -> Sequence[Provocation]:
     step = point.rpartition(".")[0]
     if "erase" in step:
         return [Provocation.ERASE]
+    if "clear" in step:
+        return [Provocation.AGED]
     return _BY_STEP.get(step, ())

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 
-from tests.chaos import processes
+from tests.chaos import ledger, processes
 from tests.chaos.client import Client, Conversation
 from tests.chaos.journal import What
 from tests.chaos.load import Flight, Load
@@ -45,6 +45,8 @@ class Provoker:
                     await self._overtake()
                 case Provocation.ORPHANED:
                     await self._orphan(spared)
+                case Provocation.AGED:
+                    await ledger.age_calls(self._stack.host.owner_dsn)
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _overtake(self) -> None:

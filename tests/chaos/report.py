@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 import orjson
 
+from tests.chaos.figures import Figure
 from tests.chaos.judgement import stories
 from tests.chaos.ledger import Ledger
 from tests.chaos.suite import Outcome
@@ -15,7 +16,7 @@ _SHOWN_FINDINGS = 40
 
 @dataclass(slots=True)
 class Row:
-    """One fault, over all the times it was planned.
+    """One part of the plan, which is a fault as a rule, over all the times it was planned.
 
     Attributes:
         fired: the times that it did.
@@ -36,17 +37,17 @@ class Row:
 class Header:
     """What was asked for, and of which version of the product."""
 
+    what: str
     seed: int
     turns: int
-    faults: int
     commit: str
 
 
 def rows(outcome: Outcome) -> list[Row]:
-    """The table, by fault."""
+    """The table: a line for each part of the plan."""
     made: dict[str, Row] = {}
     for struck in outcome.struck:
-        row = made.setdefault(struck.planned.fault.name, Row(struck.planned.fault.name))
+        row = made.setdefault(struck.planned.part, Row(struck.planned.part))
         row.planned += 1
         row.fired += struck.fired > 0
         row.in_flight += len(struck.flights)
@@ -56,7 +57,7 @@ def rows(outcome: Outcome) -> list[Row]:
     return sorted(made.values(), key=lambda row: row.fault)
 
 
-def problems(outcome: Outcome) -> list[str]:
+def problems(outcome: Outcome, measured: Sequence[Figure] = ()) -> list[str]:
     """Why the run has failed, a line for each reason; empty where it has not."""
     unfired = [row.fault for row in rows(outcome) if row.fired < row.planned]
     by_rule = Counter(finding.rule for finding in outcome.findings)
@@ -65,28 +66,29 @@ def problems(outcome: Outcome) -> list[str]:
         made.append(f"{len(unfired)} faults did not fire: {', '.join(unfired)}")
     if outcome.quiet_seconds is None:
         made.append("it did not get quiet")
-    return made
+    return [*made, *(str(figure) for figure in measured if not figure.kept)]
 
 
-def text(outcome: Outcome, header: Header) -> str:
+def text(outcome: Outcome, header: Header, measured: Sequence[Figure] = ()) -> str:
     """All of it for a person."""
     table = [("fault", "planned", "fired", "in flight", "recovered how", "violations")]
     table += [
         (row.fault, str(row.planned), str(row.fired), str(row.in_flight), _listed(row.recovered), str(row.violations))
         for row in rows(outcome)
     ]
-    failed = problems(outcome)
+    failed = problems(outcome, measured)
     verdict = "failed" if failed else "passed: nothing was lost, nothing happened twice"
-    lines = [*_aligned(table), "", *_summary(outcome, header), *(f"FAILED: {problem}" for problem in failed)]
-    return "\n".join([*lines, *_details(outcome), verdict])
+    lines = [*(_aligned(table) if outcome.struck else ()), *_summary(outcome, header), *map(str, measured)]
+    return "\n".join([*lines, *(f"FAILED: {problem}" for problem in failed), *_details(outcome), verdict])
 
 
-def document(outcome: Outcome, header: Header) -> bytes:
+def document(outcome: Outcome, header: Header, measured: Sequence[Figure] = ()) -> bytes:
     """All of it for a machine."""
     return orjson.dumps(
         {
             **asdict(header),
-            "problems": problems(outcome),
+            "problems": problems(outcome, measured),
+            "measured": [{**asdict(figure), "kept": figure.kept} for figure in measured],
             "table": [{**asdict(row), "recovered": dict(row.recovered)} for row in rows(outcome)],
             "figures": figures(outcome),
             "model_calls": {
@@ -123,7 +125,7 @@ def _summary(outcome: Outcome, header: Header) -> list[str]:
     seen, model = figures(outcome), outcome.repeats
     recovered = Counter(turn.committed_by for turn in outcome.ledger.turns.values())
     return [
-        f"seed {header.seed}, {header.turns} turns, {header.faults} faults, commit {header.commit}",
+        f"{header.what}, seed {header.seed}: {header.turns} turns, {len(outcome.struck)} faults, at {header.commit}",
         ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in seen.items()),
         f"turns: {_listed(recovered)}",
         f"model: {model.calls} calls, {model.attempts} attempts, {model.requests} requests",

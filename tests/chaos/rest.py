@@ -1,11 +1,12 @@
 """One HTTP request to a BFF, whole or as a stream."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
 import orjson
 
+from tests.chaos.balancer import Balancer
 from tests.chaos.replies import REPLAYED, Reply
 
 REQUEST_SECONDS = 20.0  # above a chat's whole budget
@@ -20,11 +21,11 @@ class UnreachedError(Exception):
 
 
 class Rest:
-    """Somebody with a token. `http` is shared; `urls` are BFFs, asked in turn."""
+    """Somebody with a token; `http` and `bffs` are shared."""
 
-    def __init__(self, http: aiohttp.ClientSession, urls: Sequence[str], subject: str, token: str) -> None:
+    def __init__(self, http: aiohttp.ClientSession, bffs: Balancer, subject: str, token: str) -> None:
         self.subject = subject
-        self._http, self._urls = http, list(urls)
+        self._http, self._bffs = http, bffs
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     async def ask(self, method: str, path: str, body: object = None, *, key: str = "") -> Reply:
@@ -58,11 +59,10 @@ class Rest:
     async def _sent(
         self, method: str, path: str, body: object, headers: Mapping[str, str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        self._urls.append(url := self._urls.pop(0))
         data = None if body is None else orjson.dumps(body)
         try:
             async with self._http.request(
-                method, url + path, headers={**self._headers, **headers}, data=data
+                method, self._bffs.pick() + path, headers={**self._headers, **headers}, data=data
             ) as response:
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:

@@ -5,6 +5,7 @@ What came back is written down before anybody hears of it; nothing is judged her
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass
 
 import orjson
@@ -69,6 +70,12 @@ class Sender:
                 return None
             await asyncio.sleep(pause_seconds(tried, asked_to_wait, self._randomness.random()))
             tried += 1
+
+    async def seconds_until_answered(self, message: Message) -> float | None:
+        """Ask until there is an answer; how long that took, None where there was none."""
+        began = time.monotonic()
+        reply = await self.deliver(message)
+        return time.monotonic() - began if reply and reply.verdict is Verdict.ANSWERED else None
 
     async def send_and_leave(self, message: Message, after_seconds: float) -> None:
         """Send it once, and go away before long, whether or not anything has come back."""

@@ -14,6 +14,7 @@ from libs.runtime.client import open_channel
 from services.verifier.verification import Report, verify
 from tests.chaos import journal, judgement, ledger, repeats
 from tests.chaos.asking import Asking
+from tests.chaos.balancer import Balancer
 from tests.chaos.client import Client
 from tests.chaos.injection import Injector, Struck
 from tests.chaos.journal import Entry, Journal
@@ -58,12 +59,12 @@ class Ground:
 
     def __init__(self, stack: Stack, http: aiohttp.ClientSession, written: Journal, path: Path, seed: int) -> None:
         self.stack, self.http, self.journal = stack, http, written
-        self.model = Model(http, stack.simulator)
+        self.model, self.bffs = Model(http, stack.simulator), Balancer(stack.urls)
         self._path, self._seed = path, seed
 
     def rest(self, subject: str, *roles: Role) -> Rest:
         """Somebody at the BFF; a candidate, if not said otherwise."""
-        return Rest(self.http, self.stack.urls, subject, self.stack.token(subject, *roles))
+        return Rest(self.http, self.bffs, subject, self.stack.token(subject, *roles))
 
     def client(self, number: int, load: Load, habits: Habits = ALL_SORTS) -> Client:
         """A candidate with a seed of their own; `number` is below 1,000."""
