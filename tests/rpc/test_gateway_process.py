@@ -1,0 +1,33 @@
+"""The gateway as its own process: it sweeps from its start to its end, whoever answers."""
+
+import asyncio
+import signal
+
+import aiohttp
+
+from tests.rpc.bff_world import PUBLIC_PEM
+from tests.rpc.processes import line_of, process
+
+NOBODY = "127.0.0.1:1"
+ALONE = {
+    "COLLOQUY_GATEWAY_LISTEN": "127.0.0.1:0",
+    "COLLOQUY_GATEWAY_METRICS_LISTEN": "127.0.0.1:0",
+    "COLLOQUY_JWT_PUBLIC_KEY": PUBLIC_PEM,
+    **{f"COLLOQUY_{context}_TARGET": NOBODY for context in ("SESSION", "HISTORY", "ASSESSMENT", "LLM")},
+}
+
+
+async def test_it_goes_on_sweeping_without_anybody_to_ask_and_leaves_when_told_to() -> None:
+    async with process("services.gateway", ALONE) as gateway, aiohttp.ClientSession() as http:
+        serving = await line_of(gateway, "serving")
+        held_up = [await line_of(gateway, "sweep_held_up") for _ in range(3)]
+        async with http.get(f"http://127.0.0.1:{serving['metrics_port']}/metrics") as response:
+            metrics = (await response.text()).splitlines()
+
+        gateway.send_signal(signal.SIGTERM)
+        code = await asyncio.wait_for(gateway.wait(), 10)
+
+    assert {line["reason"] for line in held_up} == {"UNAVAILABLE"}
+    assert "unsettled" in {line["duty"] for line in held_up}
+    assert "colloquy_sweep_last_success_timestamp_seconds 0.0" in metrics
+    assert code == 0
