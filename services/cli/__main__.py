@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="start everything here, play a short interview, stay until Ctrl-C")
     run.add_argument("--no-demo", action="store_true", help="do not play the interview")
     serve = commands.add_parser("serve", help="run one service; it logs to stdout")
-    serve.add_argument("service", choices=[service.name for service in environment.SERVICES])
+    serve.add_argument("service", choices=[program.name for program in environment.PROGRAMS])
     commands.add_parser("migrate", help="bring every context's schema to its head")
     interview = commands.add_parser("interview", help="be interviewed in the terminal")
     interview.add_argument("--plan", help="the interview's plan (else the product's default)")
@@ -69,7 +69,7 @@ def _run(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
 
 
 def _serve(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
-    module = next(service.module for service in environment.SERVICES if service.name == parsed.service)
+    module = next(program.module for program in environment.PROGRAMS if program.name == parsed.service)
     os.environ.update(given)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return 0

@@ -17,14 +17,24 @@ _OF_THE_TESTS = f"{PREFIX}TEST_"
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """One process of the product: its name on the command line, its module, and its default ports."""
+class Program:
+    """One process of the product: its name on the command line, its module, and the default port of its metrics."""
 
     name: str
     module: str
     variable: str
-    port: int
     metrics_port: int
+
+    @property
+    def metrics_listen(self) -> str:
+        return f"{PREFIX}{self.variable}_METRICS_LISTEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Service(Program):
+    """One that others call, and its default port."""
+
+    port: int
 
     @property
     def listen(self) -> str:
@@ -34,20 +44,18 @@ class Service:
     def target(self) -> str:
         return f"{PREFIX}{self.variable}_TARGET"
 
-    @property
-    def metrics_listen(self) -> str:
-        return f"{PREFIX}{self.variable}_METRICS_LISTEN"
-
 
 # In the order in which they start; they stop in the reverse one.
 SERVICES = (
-    Service("history", "services.history", "HISTORY", 50052, 9473),
-    Service("session", "services.session", "SESSION", 50051, 9472),
-    Service("llm-gateway", "services.llm_gateway", "LLM", 50054, 9475),
-    Service("assessment", "services.assessment", "ASSESSMENT", 50053, 9474),
-    Service("gateway", "services.gateway", "GATEWAY", 50050, 9471),
-    Service("bff", "services.bff", "BFF", 8080, 9470),
+    Service("history", "services.history", "HISTORY", 9473, 50052),
+    Service("session", "services.session", "SESSION", 9472, 50051),
+    Service("llm-gateway", "services.llm_gateway", "LLM", 9475, 50054),
+    Service("assessment", "services.assessment", "ASSESSMENT", 9474, 50053),
+    Service("gateway", "services.gateway", "GATEWAY", 9471, 50050),
+    Service("bff", "services.bff", "BFF", 9470, 8080),
 )
+VERIFIER = Program("verifier", "services.verifier", "VERIFIER", 9476)
+PROGRAMS: tuple[Program, ...] = (*SERVICES, VERIFIER)
 SIMULATOR_LISTEN = f"{PREFIX}SIMULATOR_LISTEN"
 SIMULATOR_DEFAULT = "127.0.0.1:8090"
 PRIVATE_KEY_FILE = f"{PREFIX}JWT_PRIVATE_KEY_FILE"
@@ -66,9 +74,10 @@ def with_defaults(given: Mapping[str, str], data: Path) -> dict[str, str]:
         ConfigError: an address is to be read from a file and cannot be.
     """
     made, env = dict(given), Env(given)
+    for program in PROGRAMS:
+        made[program.metrics_listen] = env.text(program.metrics_listen, f"127.0.0.1:{program.metrics_port}")
     for service in SERVICES:
         made[service.listen] = env.text(service.listen, f"127.0.0.1:{service.port}")
-        made[service.metrics_listen] = env.text(service.metrics_listen, f"127.0.0.1:{service.metrics_port}")
         if service.name != "bff" and not is_set(given, service.target):
             made[service.target] = made[service.listen]
     made[SIMULATOR_LISTEN] = env.text(SIMULATOR_LISTEN, SIMULATOR_DEFAULT)
@@ -83,7 +92,8 @@ def with_defaults(given: Mapping[str, str], data: Path) -> dict[str, str]:
 
 def addresses() -> list[str]:
     """The variables that hold an address to listen on."""
-    return [SIMULATOR_LISTEN, *(name for service in SERVICES for name in (service.listen, service.metrics_listen))]
+    metrics = (program.metrics_listen for program in PROGRAMS)
+    return [SIMULATOR_LISTEN, *(service.listen for service in SERVICES), *metrics]
 
 
 def uses_simulator(environment: Mapping[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""`colloquy run`: PostgreSQL, migrations, six services and the simulator on this machine, until Ctrl-C."""
+"""`colloquy run`: PostgreSQL, migrations, services, verifier and simulator on this machine, until Ctrl-C."""
 
 import asyncio
 import signal
@@ -87,11 +87,13 @@ def processes(settled: Mapping[str, str], logs: Path) -> list[Process]:
         ready = f"http://{listen}/v1/models"
         listens = [addresses[environment.SIMULATOR_LISTEN]]
         made.append(Process("simulator", command, children, logs / "simulator.log", listens, ready))
-    for service in environment.SERVICES:
-        command = [sys.executable, "-m", service.module]
-        ready = f"http://{settled[service.metrics_listen]}/readyz"
-        listens = [addresses[service.listen], addresses[service.metrics_listen]]
-        made.append(Process(service.name, command, children, logs / f"{service.name}.log", listens, ready))
+    for program in environment.PROGRAMS:
+        command = [sys.executable, "-m", program.module]
+        ready = f"http://{settled[program.metrics_listen]}/readyz"
+        listens = [addresses[program.metrics_listen]]
+        if isinstance(program, environment.Service):
+            listens.append(addresses[program.listen])
+        made.append(Process(program.name, command, children, logs / f"{program.name}.log", listens, ready))
     return made
 
 
@@ -101,7 +103,7 @@ def _tell_urls(settled: Mapping[str, str], data: Path) -> None:
         f"""
 REST     http://{settled["COLLOQUY_BFF_LISTEN"]}   (documentation: /docs)
 gRPC     {settled["COLLOQUY_GATEWAY_LISTEN"]}
-metrics  {" ".join(settled[service.metrics_listen].rpartition(":")[2] for service in environment.SERVICES)}
+metrics  {" ".join(settled[program.metrics_listen].rpartition(":")[2] for program in environment.PROGRAMS)}
 model    {"the simulator, http://" + settled[environment.SIMULATOR_LISTEN] if simulator else "the configured provider"}
 logs     {data / "logs"}
 

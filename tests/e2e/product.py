@@ -47,12 +47,9 @@ class Product:
         self, database: Database, data: Path, settings: Mapping[str, str] | None = None, *, two_gateways: bool = False
     ) -> None:
         self.database = database
-        ports = iter(free_ports(2 * len(environment.SERVICES) + 3))
+        ports = iter(free_ports(len(environment.addresses()) + 2))
         given = {f"COLLOQUY_{context.upper()}_DATABASE_URL": dsn for context, dsn in database.dsns.items()}
-        for service in environment.SERVICES:
-            given[service.listen] = f"127.0.0.1:{next(ports)}"
-            given[service.metrics_listen] = f"127.0.0.1:{next(ports)}"
-        given[environment.SIMULATOR_LISTEN] = f"127.0.0.1:{next(ports)}"
+        given |= {name: f"127.0.0.1:{next(ports)}" for name in environment.addresses()}
         given["COLLOQUY_MIN_TURN_INTERVAL_MS"] = "0"
         second, second_metrics = (f"127.0.0.1:{next(ports)}" for _ in range(2))
         if two_gateways:

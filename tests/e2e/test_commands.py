@@ -150,7 +150,7 @@ async def test_a_command_that_finds_no_product_says_so_at_once(product: Product)
 
 
 async def test_a_service_without_its_environment_says_what_it_needs(tmp_path: Path) -> None:
-    names = [service.name for service in environment.SERVICES]
+    names = [program.name for program in environment.PROGRAMS]
     ended = await asyncio.gather(*(colloquy({}, "--data", str(tmp_path), "serve", name) for name in names))
 
     for name, (code, out, err) in zip(names, ended, strict=True):

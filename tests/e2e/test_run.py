@@ -41,12 +41,8 @@ class Running:
 
 
 def ports() -> dict[str, str]:
-    free = iter(free_ports(2 * len(environment.SERVICES) + 1))
-    chosen = {environment.SIMULATOR_LISTEN: f"127.0.0.1:{next(free)}"}
-    for service in environment.SERVICES:
-        chosen[service.listen] = f"127.0.0.1:{next(free)}"
-        chosen[service.metrics_listen] = f"127.0.0.1:{next(free)}"
-    return chosen
+    names = environment.addresses()
+    return {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
 
 
 @pytest.fixture
