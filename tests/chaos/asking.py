@@ -11,10 +11,12 @@ from libs.runtime import status
 from services.bff import rendering
 from tests.chaos import paths
 from tests.chaos.judgement import Line, Story, Told
+from tests.chaos.replies import Reply, Verdict, pause_seconds
 from tests.chaos.rest import Rest
 from tests.chaos.stack import Stack
 
 AT_ONCE = 8
+TRIES = 8
 GRPC_SECONDS = 10.0
 _WORDS = {"interview": rendering.INTERVIEW, "chat": rendering.CHAT}
 
@@ -46,9 +48,8 @@ class Asking:
         )
 
     async def _again(self, story: Story) -> str:
-        async with self._turn:
-            path = paths.saying(story.kind, story.session) if story.text else paths.INTERVIEWS
-            reply = await self._rest_of(story.client).ask("POST", path, orjson.loads(story.sent), key=story.request)
+        path = paths.saying(story.kind, story.session) if story.text else paths.INTERVIEWS
+        reply = await self._asked(story.client, "POST", path, orjson.loads(story.sent), key=story.request)
         return reply.body.decode() if reply.status < 300 else f"{reply.status} {reply.reason}"
 
     async def _over_grpc(self, story: Story) -> str:
@@ -76,14 +77,23 @@ class Asking:
     async def _listed(self, session: str, story: Story) -> list[Line]:
         """All messages of a session; none where there is no such session any more."""
         lines: list[Line] = []
-        path, rest = paths.messages(story.kind, session), self._rest_of(story.client)
-        token = ""
+        path, token = paths.messages(story.kind, session), ""
         while True:
-            async with self._turn:
-                reply = await rest.ask("GET", f"{path}?page_size=200&page_token={token}")
+            reply = await self._asked(story.client, "GET", f"{path}?page_size=200&page_token={token}")
             if reply.status >= 300:
                 return lines
             lines += [(it["seq"], it["turn_id"], it["role"], it["text"]) for it in reply.document["messages"]]
             token = reply.document["next_page_token"] or ""
             if not token:
                 return lines
+
+    async def _asked(self, client: str, method: str, path: str, body: object = None, *, key: str = "") -> Reply:
+        """The reply, after some tries where it says to ask again: on a busy machine one may be late."""
+        rest = self._rest_of(client)
+        async with self._turn:
+            for tried in range(TRIES):
+                reply = await rest.ask(method, path, body, key=key)
+                if reply.verdict is not Verdict.AGAIN:
+                    break
+                await asyncio.sleep(pause_seconds(tried, reply.wait_seconds, 1.0))
+        return reply

@@ -23,6 +23,8 @@ from tests.chaos.stack import Stack
 
 FIRE_SECONDS = 100.0
 """How long a fault waits for what it is to hit; then it has not fired. The rarest duty has a round every minute."""
+CROWD = 20
+"""How many requests are under way when a fault strikes, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Injector:
         self._flights, fired = (), 0
         try:
             async with asyncio.timeout(FIRE_SECONDS):
-                await self._load.in_flight(1)
+                await self._load.crowded(CROWD)
                 fired = await self._carriers[planned.fault.kind](planned)
         except TimeoutError:
             if planned.fault.kind is Kind.EXIT:
@@ -185,12 +187,12 @@ class Injector:
     # -- sessions
 
     async def _end(self, planned: Planned) -> int:
-        return int(await self._operator.end(await self._chosen(planned)))
+        return int(await self._operator.end(await self._chosen(planned, self._operator.may_end)))
 
     async def _erase(self, planned: Planned) -> int:
-        return int(await self._operator.erase(await self._chosen(planned)))
+        return int(await self._operator.erase(await self._chosen(planned, self._operator.may_erase)))
 
-    async def _chosen(self, planned: Planned) -> Flight:
-        flights = await self._load.in_flight(1, self._operator.untouched)
+    async def _chosen(self, planned: Planned, wanted: Callable[[Flight], bool]) -> Flight:
+        flights = await self._load.in_flight(wanted)
         self._strikes()
         return flights[int(planned.pick * len(flights))]

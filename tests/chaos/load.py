@@ -56,9 +56,14 @@ class Load:
         while self.ended < turns:
             await self._changed.wait()
 
-    async def in_flight(self, count: int, wanted: Callable[[Flight], bool] = lambda _: True) -> list[Flight]:
-        """Wait until so many messages of sessions that are known, and wanted, are under way; which they are."""
-        while len(flights := [it for it in self.flights.values() if it.session and wanted(it)]) < count:
+    async def crowded(self, count: int) -> None:
+        """Wait until so many requests are under way."""
+        while len(self.flights) < count:
+            await self._changed.wait()
+
+    async def in_flight(self, wanted: Callable[[Flight], bool]) -> list[Flight]:
+        """Wait until messages of sessions that are known, and wanted, are under way; which they are."""
+        while not (flights := [it for it in self.flights.values() if it.session and wanted(it)]):
             await self._changed.wait()
         return flights
 

@@ -20,9 +20,13 @@ class Operator:
         self._rest, self._journal = rest, journal
         self._touched: set[str] = set()
 
-    def untouched(self, flight: Flight) -> bool:
-        """Whether a request is of a session that nobody here has ended or erased."""
+    def may_erase(self, flight: Flight) -> bool:
+        """Whether nobody here has ended or erased the session of a request."""
         return flight.session not in self._touched
+
+    def may_end(self, flight: Flight) -> bool:
+        """The same, of an interview: REST ends no chats."""
+        return flight.kind == "interview" and self.may_erase(flight)
 
     async def end(self, flight: Flight) -> bool:
         """Close the session of a request; whether that was acknowledged."""

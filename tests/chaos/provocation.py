@@ -19,6 +19,10 @@ class Provocation(Enum):
     """A chat's message is abandoned, another is answered, and then the first is sent again."""
     ORPHANED = auto()
     """Clients leave for good, and the gateway that has their turns is killed."""
+    RESET = auto()
+    """The claim on a turn that is being answered is ended by hand."""
+    COMPLETED = auto()
+    """A session is closed by hand."""
     AGED = auto()
     """Model calls of turns that are over look two hours old, and so are cleared by the next round of that."""
 
@@ -27,6 +31,8 @@ _BY_STEP = {
     "bff.gateway.end_session": [Provocation.END],
     "gateway.history.seal_stream": [Provocation.END],
     "history.seal": [Provocation.END],
+    "history.reset": [Provocation.RESET],
+    "history.complete": [Provocation.COMPLETED],
     "gateway.history.get_stream": [Provocation.READ],
     "gateway.history.list_turns": [Provocation.READ],
     "gateway.history.release_turn": [Provocation.PROVIDER_FAILS],

@@ -2,15 +2,16 @@
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tests.chaos import ledger, processes
+from tests.chaos import ledger, processes, repairs
 from tests.chaos.client import Client, Conversation
 from tests.chaos.journal import What
 from tests.chaos.load import Flight, Load
 from tests.chaos.model import Model
 from tests.chaos.operators import Operator
 from tests.chaos.provocation import Provocation
+from tests.chaos.repairs import Repairs
 from tests.chaos.stack import Stack
 
 FAILING_SECONDS, WORKING_SECONDS = 1.0, 1.0
@@ -23,18 +24,24 @@ ORPHANED_SECONDS = 7.0  # an interview's lease, and a sweep after it
 class Provoker:
     """Somebody who sees to it that things happen. `client` is theirs alone."""
 
-    def __init__(self, stack: Stack, load: Load, model: Model, operator: Operator, client: Client) -> None:
-        self._stack, self._load = stack, load
-        self._model, self._operator, self._client = model, operator, client
+    def __init__(
+        self, stack: Stack, load: Load, model: Model, operator: Operator, repairs_: Repairs, client: Client
+    ) -> None:
+        self._stack, self._load, self._model = stack, load, model
+        self._operator, self._repairs, self._client = operator, repairs_, client
 
     async def provoke(self, provocations: Sequence[Provocation], spared: str) -> None:
         """Do these in turn without end; the process `spared` is not what is killed for it."""
         for provocation in itertools.cycle(provocations):
             match provocation:
                 case Provocation.END:
-                    await self._operator.end(await self._a_flight())
+                    await self._operator.end(await self._a_flight(self._operator.may_end))
                 case Provocation.ERASE:
                     await self._operator.erase(await self._a_flight())
+                case Provocation.RESET:
+                    await self._repairs.repair((await self._a_flight()).session, repairs.RESET)
+                case Provocation.COMPLETED:
+                    await self._repairs.repair((await self._a_flight()).session, repairs.COMPLETE)
                 case Provocation.READ:
                     await self._operator.read(await self._a_flight())
                 case Provocation.PROVIDER_FAILS:
@@ -69,5 +76,5 @@ class Provoker:
             await self._client.sender.note(What.LEFT, message)
         await asyncio.sleep(ORPHANED_SECONDS)
 
-    async def _a_flight(self) -> Flight:
-        return (await self._load.in_flight(1, self._operator.untouched))[0]
+    async def _a_flight(self, wanted: Callable[[Flight], bool] | None = None) -> Flight:
+        return (await self._load.in_flight(wanted or self._operator.may_erase))[0]

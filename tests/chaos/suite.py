@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import grpc
 
 from libs.identity.actor import Role
 from libs.runtime.client import open_channel
@@ -18,7 +19,7 @@ from tests.chaos.balancer import Balancer
 from tests.chaos.client import Client
 from tests.chaos.injection import Injector, Struck
 from tests.chaos.journal import Entry, Journal
-from tests.chaos.judgement import Finding, Story
+from tests.chaos.judgement import Finding
 from tests.chaos.ledger import Ledger
 from tests.chaos.load import Load
 from tests.chaos.manners import ALL_SORTS, Habits
@@ -27,6 +28,7 @@ from tests.chaos.operators import Operator
 from tests.chaos.plan import Planned
 from tests.chaos.polling import until_told
 from tests.chaos.provoking import Provoker
+from tests.chaos.repairs import Repairs
 from tests.chaos.repeats import Repeats
 from tests.chaos.rest import Rest, open_http
 from tests.chaos.stack import Stack
@@ -57,8 +59,16 @@ class Outcome:
 class Ground:
     """A running stack and those who deal with it."""
 
-    def __init__(self, stack: Stack, http: aiohttp.ClientSession, written: Journal, path: Path, seed: int) -> None:
-        self.stack, self.http, self.journal = stack, http, written
+    def __init__(
+        self,
+        stack: Stack,
+        http: aiohttp.ClientSession,
+        channel: grpc.aio.Channel,
+        written: Journal,
+        path: Path,
+        seed: int,
+    ) -> None:
+        self.stack, self.http, self.channel, self.journal = stack, http, channel, written
         self.model, self.bffs = Model(http, stack.simulator), Balancer(stack.urls)
         self._path, self._seed = path, seed
 
@@ -73,7 +83,8 @@ class Ground:
     def injector(self, load: Load) -> Injector:
         """Who carries faults out under this load."""
         operator = Operator(self.rest("operator", Role.OPERATOR), self.journal)
-        provoker = Provoker(self.stack, load, self.model, operator, self.client(999, load))
+        repairs = Repairs(self.channel, self.stack.token("operator", Role.OPERATOR))
+        provoker = Provoker(self.stack, load, self.model, operator, repairs, self.client(999, load))
         return Injector(self.stack, load, self.http, self.model, operator, provoker)
 
     def entries(self) -> list[Entry]:
@@ -97,9 +108,9 @@ class Ground:
 @asynccontextmanager
 async def ground(running: Stack, seed: int) -> AsyncIterator[Ground]:
     """A journal and connections for the length of the block."""
-    path = running.data / "journal"
-    async with open_http() as http, Journal(path) as written:
-        made = Ground(running, http, written, path, seed)
+    path, gateways = running.data / "journal", "ipv4:" + ",".join(running.gateway_addresses())
+    async with open_http() as http, open_channel(gateways) as channel, Journal(path) as written:
+        made = Ground(running, http, channel, written, path, seed)
         await made.model.behave()
         yield made
 
@@ -131,9 +142,10 @@ async def carry_out(ground: Ground, plan: Sequence[Planned], turns: int, tell: T
 async def judged(ground: Ground, struck: Sequence[Struck], load_seconds: float) -> Outcome:
     """Wait for quiet and hold everything against everything."""
     quiet_seconds = await ground.quiet()
+    requests = await ground.model.calls()  # before the ledger is read: it may be asked for late scores yet
     entries, held = ground.entries(), await ledger.read(ground.stack.host.owner_dsn)
-    told = await _asked_again(ground, judgement.stories(entries).values())
-    compared = repeats.compared(await ground.model.calls(), held.attempts)
+    told = await Asking(ground.stack, ground.rest, ground.channel).all(judgement.stories(entries).values())
+    compared = repeats.compared(requests, held.attempts)
     verified = await verify(ground.stack.host.dsns, quiet=True)
     findings = [*_violations(verified), *judgement.findings(entries, held, told), *compared.findings]
     return Outcome(struck, entries, held, compared, findings, load_seconds, quiet_seconds)
@@ -145,13 +157,6 @@ def _violations(verified: Report) -> Iterator[Finding]:
         yield Finding(f"{violation.invariant}: {violation.rule}", str(violation.session_id), "", violation.what)
     for session_id in verified.busy:
         yield Finding("I7: everything is quiet", str(session_id), "", "it is being written to each time it is read")
-
-
-async def _asked_again(ground: Ground, stories: Iterable[Story]) -> judgement.Told:
-    async with AsyncExitStack() as stacked:
-        channel = open_channel("ipv4:" + ",".join(ground.stack.gateway_addresses()))
-        stacked.push_async_callback(channel.close)
-        return await Asking(ground.stack, ground.rest, channel).all(stories)
 
 
 def _line(struck: Struck, load: Load) -> str:
