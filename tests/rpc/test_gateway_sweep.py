@@ -10,7 +10,7 @@ from colloquy.gateway.v1 import record_pb2
 from colloquy.history.v1 import history_pb2
 from colloquy.llm.v1 import llm_pb2
 from libs.runtime.client import call
-from libs.runtime.errors import NotFound, Unavailable
+from libs.runtime.errors import NotFound, TurnInProgress, Unavailable
 from services.gateway import records, telling, unsettled
 from services.gateway.domain import Choice, Item
 from tests.rpc.gateway_world import ANYBODY, CAP_MS, QUESTION, Gateway, World, message, world
@@ -92,6 +92,54 @@ async def test_a_turn_whose_model_call_is_under_way_is_left_until_that_has_ended
 
     assert before == "RUNNING"
     assert world.turn(session_id, owner.turn_id)["reply_text"] == QUESTION
+
+
+@pytest.mark.parametrize("state", [llm_pb2.CALL_STATE_FAILED, llm_pb2.CALL_STATE_UNKNOWN])
+@pytest.mark.parametrize("kind", ["interview", "chat"])
+async def test_a_call_that_came_to_nothing_is_not_made_again_by_a_repair(
+    world: World, kind: str, state: llm_pb2.CallState.ValueType
+) -> None:
+    gateway = world.gateway()
+    session_id = await gateway.start(kind)
+    owner = await world.left_behind(gateway, session_id)
+    purpose = "question" if kind == "interview" else "chat"
+    world.models.begin(a_question(owner, purpose)).state = state
+
+    await gateway.unsettled.round()
+
+    turn = world.turn(session_id, owner.turn_id)
+    assert turn["state"] == ("COMMITTED" if kind == "interview" else "ABANDONED")
+    assert turn["item_asked"] != "data-row-estimates"
+    assert world.models.made.count((owner.turn_id, purpose)) == 1
+
+
+async def test_who_comes_back_and_the_sweep_come_to_one_answer(world: World) -> None:
+    gateway, replica = world.gateway(), world.gateway()
+    sessions = await asyncio.gather(
+        *(gateway.start("chat" if number % 3 == 0 else "interview") for number in range(12))
+    )
+    keys = {session_id: str(uuid.uuid4()) for session_id in sessions}
+    owners = [await world.left_behind(gateway, session_id, request_id=keys[session_id]) for session_id in sessions]
+
+    async def come_back(session_id: str) -> bytes:
+        """The same message again, until it has its answer."""
+        while True:
+            try:
+                return (await replica.say(session_id, request_id=keys[session_id])).turn.SerializeToString(
+                    deterministic=True
+                )
+            except TurnInProgress as error:
+                await asyncio.sleep((error.retry_after_ms or 0) / 1000)
+
+    *answers, _, _ = await asyncio.gather(
+        *map(come_back, sessions), gateway.unsettled.round(), replica.unsettled.round()
+    )
+
+    for owner, answer in zip(owners, answers, strict=True):
+        turns = world.rows("SELECT state FROM history.turns WHERE session_id = %s", owner.head.session_id)
+        assert Counter(turn["state"] for turn in turns) == {"COMMITTED": 2 if is_interview(owner) else 1}
+        assert await come_back(owner.head.session_id) == answer
+    assert max(Counter(world.models.made).values()) == 1
 
 
 async def test_a_live_turn_is_left_to_its_owner(world: World) -> None:
