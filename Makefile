@@ -5,7 +5,7 @@ PYTHON ?= $(shell for v in python3.11 python3.12 python3.13 python3.14 python3; 
 BIN := .venv/bin
 PROTOS = $(shell cd protos && find colloquy -name '*.proto' | sort)
 
-.PHONY: help install run test lint breaking format gen lock bench chaos clean
+.PHONY: help install run test lint breaking format gen lock bench chaos prove clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ SEED ?= 1
 TURNS ?= 1000
 chaos: install ## the fault suite: make chaos SEED=n TURNS=n [JSON=report.json] [ARGS="..."]
 	$(BIN)/python -m tests.chaos --seed $(SEED) --turns $(TURNS) $(if $(JSON),--json "$(JSON)") $(ARGS)
+
+prove: install ## the long proofs: the turn protocol searched, its mutants caught
+	$(BIN)/python -m tests.prove
 
 # As root PostgreSQL may keep its data where its user reaches it: .data/postgres/elsewhere is a link to there.
 clean: ## remove .venv, .data and caches
