@@ -114,6 +114,30 @@ async def test_if_nobody_comes_the_sweep_answers(product: Product, ada: Caller) 
     assert await product.metric("gateway", "colloquy_sweep_last_success_timestamp_seconds") > 0
 
 
+async def test_though_the_model_hangs_too_the_sweep_answers(product: Product, ada: Caller) -> None:
+    interview = (await ada.start())["interview_id"]
+    await product.set_simulator(faults={"hang": 1})
+    asking = asyncio.create_task(ada.say(interview, ANSWER))
+
+    async def asked() -> bool:
+        return "question" in await product.model_calls(interview)
+
+    await eventually(asked)
+    product.kill("gateway")
+
+    async def swept() -> bool:
+        return turns(product, [interview]) == {(1, "COMMITTED"): 1, (2, "COMMITTED"): 1}
+
+    await eventually(swept, seconds=SWEPT_SECONDS)
+    await product.set_simulator(latency={"median_ms": 30, "sigma": 0.2})
+    await asking
+    assert committed_by(product, [interview]) == {"repair": 1}
+    (answered,) = [it for it in await ada.messages(interview) if (it["seq"], it["role"]) == (2, "interviewer")]
+    planned = product.rows("history", "SELECT record FROM history.turns WHERE seq = 1 AND session_id = %s", interview)
+    offered = record_pb2.TurnRecord.FromString(planned[0]["record"]).next_items
+    assert answered["text"] in [item.wording for item in offered]
+
+
 async def test_a_chat_that_nobody_comes_back_for_keeps_its_reply(product: Product, ada: Caller) -> None:
     await product.set_simulator(latency={"median_ms": 900, "sigma": 0})
     key = str(uuid.uuid4())
