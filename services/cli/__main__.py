@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import contextlib
+import math
 import os
 import runpy
 import sys
@@ -57,9 +59,37 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check every invariant in the tables; exit code 1 if one is broken")
     verify.add_argument("session", nargs="?", type=UUID, metavar="SESSION", help="this session only")
     verify.add_argument("--json", action="store_true", help="as JSON")
+    sessions = commands.add_parser("sessions", help="see and repair sessions, as an operator")
+    of_sessions = sessions.add_subparsers(dest="subcommand", required=True, metavar="COMMAND")
+    stuck = of_sessions.add_parser("stuck", help="list sessions that are not settled, and why")
+    stuck.add_argument(
+        "--older-than", type=_seconds, default=30, metavar="SECONDS", help="unchanged for so long (%(default)s)"
+    )
+    stuck.add_argument("--json", action="store_true", help="as JSON")
+    for name, what in (
+        ("reset", "end the claim on the turn that is being answered, so that it can be answered anew"),
+        ("complete", "close a session, so that it completes"),
+    ):
+        repair = of_sessions.add_parser(name, help=f"{what}; on record with your name")
+        repair.add_argument("session", type=UUID, metavar="SESSION")
+        repair.add_argument("--reason", required=True, help="why, for the record; none of a candidate's words")
+    turns = commands.add_parser("turns", help="see turns, as an operator")
+    show = turns.add_subparsers(dest="subcommand", required=True, metavar="COMMAND").add_parser(
+        "show", help="the whole life of a turn: states, fences, calls, attempts, timings"
+    )
+    show.add_argument("session", type=UUID, metavar="SESSION")
+    show.add_argument("turn", type=UUID, metavar="TURN", help="the turn's id, or its request's")
+    show.add_argument("--json", action="store_true", help="as JSON")
     failpoints = commands.add_parser("failpoints", help="list the points at which tests can have a fault by name")
     failpoints.add_argument("--json", action="store_true", help="as JSON")
     return parser
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
 
 
 def _run(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
@@ -109,6 +139,23 @@ def _verify(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
     return asyncio.run(verify.verify(given, parsed.session, as_json=parsed.json))
 
 
+def _sessions(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
+    from services.cli import sessions
+
+    if parsed.subcommand == "stuck":
+        sessions.stuck(given, parsed.older_than, as_json=parsed.json)
+    else:
+        sessions.repair(given, parsed.session, parsed.subcommand, parsed.reason)
+    return 0
+
+
+def _turns(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:
+    from services.cli import turns
+
+    turns.show(given, parsed.session, parsed.turn, as_json=parsed.json)
+    return 0
+
+
 def _failpoints(parsed: argparse.Namespace, _: Mapping[str, str]) -> int:
     from services.cli import failpoints
 
@@ -129,6 +176,8 @@ _COMMANDS = {
     "chat": _chat,
     "token": _token,
     "verify": _verify,
+    "sessions": _sessions,
+    "turns": _turns,
     "failpoints": _failpoints,
 }
 
