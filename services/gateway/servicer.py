@@ -13,10 +13,12 @@ from libs.identity.actor import Actor, Role
 from libs.identity.permissions import Action, Kind, authorize
 from libs.identity.verifier import Verifier
 from libs.runtime import context as served
-from libs.runtime.errors import FieldViolation, InvalidField, Malformed, RoleMissing, Unimplemented
+from libs.runtime.errors import FieldViolation, InvalidField, RoleMissing, Unimplemented
 from services.gateway import domain
 from services.gateway.claim import Message
 from services.gateway.erasing import Erasing
+from services.gateway.ids import canonical
+from services.gateway.ids import canonical
 from services.gateway.opening import Sessions
 from services.gateway.reading import Reading
 from services.gateway.usecases import Turns
@@ -51,7 +53,7 @@ class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
         asked = domain.Opening(
             _OPENED.get(request.kind, ""), request.plan, request.candidate_name, dict(request.metadata)
         )
-        request_id = uuid.UUID(_id(request.request_id, "request_id")) if request.request_id else None
+        request_id = uuid.UUID(canonical(request.request_id, "request_id")) if request.request_id else None
         return await self._sessions.start(asked, scope.owner_id, actor.tenant, request_id)
 
     async def SubmitTurn(
@@ -121,7 +123,7 @@ def _message(request: gateway_pb2.SubmitTurnRequest, actor: Actor) -> Message:
         session_id=_session_id(request.session_id),
         owner_id=scope.owner_id,
         kind=expected,
-        request_id=_id(request.request_id, "request_id"),
+        request_id=canonical(request.request_id, "request_id"),
         text=request.text,
         in_reply_to=request.in_reply_to if request.HasField("in_reply_to") else None,
     )
@@ -149,14 +151,6 @@ def _kind(kind: gateway_pb2.Kind.ValueType) -> tuple[Kind, history_pb2.Kind.Valu
 
 
 def _session_id(text: str) -> str:
-    session_id = _id(text, "session_id")
+    session_id = canonical(text, "session_id")
     served.bind(session_id=session_id)
     return session_id
-
-
-def _id(text: str, field: str) -> str:
-    """The canonical form of an id, so that every spelling of it is the same request."""
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise Malformed(f"{field} is not a UUID.") from None
