@@ -94,10 +94,9 @@ def _attempt(turn: Life.LedgerTurn, attempt: Life.Attempt) -> Iterator[str]:
     yield f"{attempt.fence}.{attempt.attempt}  {attempt.state}"
     yield from [f"HTTP {attempt.status}"] if attempt.status else []
     yield from [attempt.error] if attempt.error else []
-    yield f" {attempt.model} at {attempt.provider}, {_since(turn, attempt.dispatched_at)}"
-    if attempt.HasField("finished_at"):
-        yield f"for {_between(attempt.dispatched_at, attempt.finished_at)} ms,"
-    yield _usage(attempt.usage)
+    ended = attempt.HasField("finished_at")
+    lasted = f" for {_between(attempt.dispatched_at, attempt.finished_at)} ms" if ended else ""
+    yield f" {attempt.model} at {attempt.provider}, {_since(turn, attempt.dispatched_at)}{lasted}, {_usage(attempt.usage)}"
 
 
 def _named(verb: str, item: str) -> list[str]:
