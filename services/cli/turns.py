@@ -96,7 +96,8 @@ def _attempt(turn: Life.LedgerTurn, attempt: Life.Attempt) -> Iterator[str]:
     yield from [attempt.error] if attempt.error else []
     ended = attempt.HasField("finished_at")
     lasted = f" for {_between(attempt.dispatched_at, attempt.finished_at)} ms" if ended else ""
-    yield f" {attempt.model} at {attempt.provider}, {_since(turn, attempt.dispatched_at)}{lasted}, {_usage(attempt.usage)}"
+    yield f" {attempt.model} at {attempt.provider}, {_since(turn, attempt.dispatched_at)}{lasted},"
+    yield _usage(attempt.usage)
 
 
 def _named(verb: str, item: str) -> list[str]:
