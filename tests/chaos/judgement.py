@@ -34,7 +34,10 @@ class Finding:
 
 @dataclass(slots=True)
 class Story:
-    """All that its client knows of one request; `sent` is the body that was sent, `bodies` are what was answered."""
+    """All that its client knows of one request.
+
+    `sent` is the body that was sent, `bodies` are what was answered, `gave_up` is what came instead the last time.
+    """
 
     request: str
     kind: str = ""
@@ -45,7 +48,7 @@ class Story:
     turns: set[str] = field(default_factory=set)
     bodies: set[str] = field(default_factory=set)
     refusals: set[str] = field(default_factory=set)
-    gave_up: bool = False
+    gave_up: str = ""
 
     @property
     def answered_session(self) -> str:
@@ -85,7 +88,7 @@ def stories(entries: Iterable[Entry]) -> dict[str, Story]:
             case What.REFUSED:
                 story.refusals.add(entry.reason)
             case What.GAVE_UP:
-                story.gave_up = True
+                story.gave_up = entry.reason
     return told
 
 

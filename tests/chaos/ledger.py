@@ -87,6 +87,8 @@ _AGE_CALLS = """
      WHERE turn.session_id = call.session_id AND turn.turn_id = call.turn_id AND turn.state = 'COMMITTED'
        AND call.state = 'DONE' AND call.context IS NOT NULL AND call.finished_at > now() - interval '1 hour'
        AND turn.committed_at < now() - interval '5 seconds'
+       AND NOT EXISTS (SELECT FROM assessment.answers AS answer WHERE answer.session_id = call.session_id
+                          AND answer.turn_id = call.turn_id AND answer.state = 'PENDING')
 """
 
 
@@ -111,6 +113,6 @@ async def unsettled(dsn: str) -> int:
 
 
 async def age_calls(dsn: str) -> None:
-    """Make the model calls of turns that are over look two hours old; that is all that is ever written here."""
+    """Make the model calls of turns that are over and scored look two hours old: so they would be then."""
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         await connection.execute(_AGE_CALLS)

@@ -112,7 +112,7 @@ def figures(outcome: Outcome) -> dict[str, float | None]:
         "messages": len(messages),
         "answered": sum(bool(it.bodies) for it in messages),
         "refused": sum(bool(it.refusals and not it.bodies) for it in messages),
-        "given_up": sum(it.gave_up for it in known),
+        "given_up": sum(bool(it.gave_up) for it in known),
         "acknowledged": sum(bool(it.bodies or it.turns) for it in known),
         "turns_committed": sum(turn.state == "COMMITTED" for turn in outcome.ledger.turns.values()),
         "sessions_erased": sum(stream.erased for stream in outcome.ledger.streams.values()),
@@ -128,6 +128,7 @@ def _summary(outcome: Outcome, header: Header) -> list[str]:
         f"{header.what}, seed {header.seed}: {header.turns} turns, {len(outcome.struck)} faults, at {header.commit}",
         ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in seen.items()),
         f"turns: {_listed(recovered)}",
+        f"given up after: {_listed(Counter(it.gave_up for it in stories(outcome.entries).values() if it.gave_up)) or '-'}",
         f"model: {model.calls} calls, {model.attempts} attempts, {model.requests} requests",
         f"repeated after: {_listed(model.reasons) or 'nothing'}",
     ]
