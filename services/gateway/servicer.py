@@ -18,7 +18,6 @@ from services.gateway import domain
 from services.gateway.claim import Message
 from services.gateway.erasing import Erasing
 from services.gateway.ids import canonical
-from services.gateway.ids import canonical
 from services.gateway.opening import Sessions
 from services.gateway.reading import Reading
 from services.gateway.usecases import Turns
