@@ -28,6 +28,17 @@ def a_request_has_one_turn(session: Session) -> Iterator[str]:
             yield f"request {request_id} has {count} turns"
 
 
+def a_request_keeps_its_fingerprint(session: Session) -> Iterator[str]:
+    """Until an erase: without it another request under the same id would get this one's reply."""
+    if session.stream.erased:
+        return
+    if not session.stream.has_fingerprint:
+        yield "the stream has no fingerprint"
+    for turn in session.turns:
+        if not turn.has_fingerprint:
+            yield f"turn {turn.turn_id} has no fingerprint"
+
+
 def a_failure_has_a_reason(session: Session) -> Iterator[str]:
     """The reason is all that a failed turn answers with, and it answers the same every time."""
     for turn in session.turns:
@@ -120,7 +131,10 @@ def what_is_settled_is_idle(session: Session) -> Iterator[str]:
 
 
 def nothing_follows_the_end(session: Session) -> Iterator[str]:
-    """Once a stream is sealed no turn begins, runs or commits; the one that seals it commits with the seal."""
+    """Once a stream is sealed no turn begins, runs or commits; the one that seals it commits with the seal.
+
+    By the database's clock: if that was ever set back, by so much, it shows here.
+    """
     stream = session.stream
     if stream.sealed != (stream.sealed_at is not None) or (stream.erased and not stream.sealed):
         yield "it is half sealed"

@@ -66,6 +66,7 @@ RULES: Final[Sequence[Rule]] = (
     Rule(Invariant.I2, projections.a_chat_is_not_assessed),
     Rule(Invariant.I2, projections.once_settled_the_evidence_has_all, once_settled=True),
     Rule(Invariant.I3, ledger.a_request_has_one_turn),
+    Rule(Invariant.I3, ledger.a_request_keeps_its_fingerprint),
     Rule(Invariant.I3, ledger.a_failure_has_a_reason),
     Rule(Invariant.I4, ledger.a_turn_follows_its_base),
     Rule(Invariant.I4, ledger.fences_grow),

@@ -268,6 +268,8 @@ CASES = [
     case("once_settled_the_evidence_has_all", "there is no interview", interview, having(interview=None, answers=())),
     case("once_settled_the_evidence_has_all", "it is open", ended, evidence(completed=False)),
     case("a_request_has_one_turn", "two turns", under_way, one_turn(4, request_id=UUID(int=1001))),
+    case("a_request_keeps_its_fingerprint", "a turn has lost it", interview, one_turn(2, has_fingerprint=False)),
+    case("a_request_keeps_its_fingerprint", "the stream has lost it", chat, head(has_fingerprint=False)),
     case("a_failure_has_a_reason", "none", ended, one_turn(40, reason=None)),
     case(
         "a_turn_follows_its_base",
