@@ -47,8 +47,8 @@ async def in_mid_turn(
     return asyncio.gather(*asking)
 
 
-def turns(product: Product, session_ids: Sequence[str]) -> Counter[tuple[int, str]]:
-    """How many turns there are, by seq and state."""
+def turns(product: Product, session_ids: Sequence[str]) -> Counter[tuple[int | None, str]]:
+    """How many turns there are, by seq (None where there is none) and state."""
     query = "SELECT seq, state FROM history.turns WHERE session_id = ANY(%s::uuid[])"
     return Counter((row["seq"], row["state"]) for row in product.rows("history", query, list(session_ids)))
 
@@ -164,6 +164,36 @@ async def test_a_chat_that_nobody_comes_back_for_keeps_its_reply(product: Produc
     replayed = await ada.request("POST", "/api/v1/chat", {"message": "Hello?"}, key=key)
     assert (replayed.status, replayed.headers["Idempotency-Replayed"]) == (200, "true")
     assert await product.model_calls(chat["session_id"]) == ["chat"]
+
+
+async def test_a_turn_that_runs_into_the_end_is_refused_and_replays_so(product: Product, ada: Caller) -> None:
+    interview, key = (await ada.start())["interview_id"], str(uuid.uuid4())
+    running = await in_mid_turn(product, ada, [interview], [key])
+
+    ended = await ada.request("POST", f"/api/v1/interviews/{interview}/end")
+    (refused,) = await running
+    replayed = await ada.say(interview, ANSWER, key)
+
+    assert (ended.status, ended.json["status"], ended.json["turns"]) == (200, "completed", 1)
+    assert [(reply.status, reply.json["reason"]) for reply in (refused, replayed)] == [(409, "SESSION_CLOSED")] * 2
+    await until_quiet(product, [interview])
+    assert turns(product, [interview]) == {(1, "COMMITTED"): 1, (None, "FAILED"): 1}
+
+
+async def test_what_was_ended_while_its_projections_were_down_is_completed_when_they_are_back(
+    product: Product, ada: Caller
+) -> None:
+    interview = (await ada.start())["interview_id"]
+    path = f"/api/v1/interviews/{interview}"
+
+    async with product.stopped(product.process("session")), product.stopped(product.process("assessment")):
+        ended = [await ada.request("POST", f"{path}/end") for _ in range(2)]
+    await until_quiet(product, [interview])
+
+    assert [(reply.status, reply.json["status"]) for reply in ended] == [(200, "completed")] * 2
+    assert ended[0].body == ended[1].body
+    query = "SELECT status, applied_seq FROM session.sessions WHERE session_id = %s"
+    assert product.rows("session", query, interview) == [{"status": "completed", "applied_seq": 1}]
 
 
 async def test_when_one_of_two_gateways_is_gone_the_other_sweeps(pair: Product) -> None:
