@@ -14,7 +14,6 @@ The same seed plans the same faults (`--plan` prints them). Exit codes: 0 nothin
 """
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -52,7 +51,6 @@ def main() -> int:
         print("\n".join(f"turn {it.at_turn:>5}  #{it.number:<4} {it.part}: {it.fault.name}" for it in planned))
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it ends all in order, as Ctrl-C does
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"  # or it complains of each process that is started
     header = Header(arguments.what, arguments.seed, arguments.turns, _commit())
     try:
         measured, outcome = uvloop.run(_run(arguments, planned))

@@ -124,11 +124,12 @@ def figures(outcome: Outcome) -> dict[str, float | None]:
 def _summary(outcome: Outcome, header: Header) -> list[str]:
     seen, model = figures(outcome), outcome.repeats
     recovered = Counter(turn.committed_by for turn in outcome.ledger.turns.values())
+    gave_up = Counter(story.gave_up for story in stories(outcome.entries).values() if story.gave_up)
     return [
         f"{header.what}, seed {header.seed}: {header.turns} turns, {len(outcome.struck)} faults, at {header.commit}",
         ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in seen.items()),
         f"turns: {_listed(recovered)}",
-        f"given up after: {_listed(Counter(it.gave_up for it in stories(outcome.entries).values() if it.gave_up)) or '-'}",
+        f"given up after: {_listed(gave_up) or 'nothing'}",
         f"model: {model.calls} calls, {model.attempts} attempts, {model.requests} requests",
         f"repeated after: {_listed(model.reasons) or 'nothing'}",
     ]
