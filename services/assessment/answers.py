@@ -1,13 +1,14 @@
 """What assessment does with an answer: have it judged until it has a score for good, or is given up.
 
 The llm-gateway's ledger makes each judge call once, whoever asks, so an answer is asked for without being looked up
-first: one that has been judged finds its call DONE, and its score stored.
+first: one that has been judged finds its call DONE, and its score stored. It is looked up where that call came to
+nothing, or what it said has been cleared, before anything more is spent on it.
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 from libs.prompts import rendering
+from libs.prompts.rendering import Rendered
 from libs.runtime import telemetry
 from libs.runtime.errors import FieldViolation, InvalidField, NotFound, Unavailable
 from services.assessment.catalogue import Catalogue
@@ -18,16 +19,12 @@ from services.assessment.evidence import (
     AnswerState,
     Scored,
     Standing,
-    Unscored,
+    UnscoredPage,
     UnscoredRequest,
 )
-from services.assessment.judge import Judge, Reply, Usage
+from services.assessment.judge import PURPOSES, Judge, Reply, Usage
 from services.assessment.judging import Rejection, Verdict, read_verdict, score_of
 from services.assessment.store import Store
-
-JUDGE_PURPOSES: Final = ("judge", "judge/2", "judge/3")
-"""A call that is DONE is not made again, so one whose verdict cannot be used is followed by one of the next purpose
-(docs/decisions/0005-judge-repeats.md). There are MAX_FAILED_CALLS, as each that is followed has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +68,13 @@ class Answers:
         item = self._item(answer)
         prompt = rendering.render_judge(answer.question or item.wording, item.rubric, answer.text)
         failed_calls, usage = 0, Usage()
-        for purpose in JUDGE_PURPOSES:
+        for purpose in PURPOSES:
             reply = await self._judge.ask(answer.key, purpose, prompt)
+            if reply.exhausted:
+                again = await self._again(answer, item, purpose, prompt, reply)
+                if isinstance(again, Assessed):
+                    return again
+                reply = again
             failed_calls += reply.failed_calls
             usage += reply.usage
             if reply.text is None:
@@ -88,9 +90,25 @@ class Answers:
                 break
         return _for_good(await self._fail(answer, item, failed_calls), usage)
 
-    async def unscored(self, request: UnscoredRequest) -> list[Unscored]:
-        """Answers that have a seq and no score, oldest first."""
+    async def unscored(self, request: UnscoredRequest) -> UnscoredPage:
+        """Answers that have a seq and no score, those that have waited longest first."""
         return await self._store.unscored(request)
+
+    async def _again(
+        self, answer: Answer, item: Item, purpose: str, prompt: Rendered, ended: Reply
+    ) -> Reply | Assessed:
+        """Repeat a call that came to nothing before, or was cleared; or tell where its answer stands for good.
+
+        The llm-gateway's ledger has all calls that were made, those whose end was never recorded here too.
+        """
+        spent = await self._judge.spent(answer.key)
+        known = await self._store.standing(answer.key)
+        if known is None or known.state is not AnswerState.PENDING:
+            return _for_good(known, spent.usage)
+        left = MAX_FAILED_CALLS - spent.calls
+        if left <= 0:
+            return _for_good(await self._fail(answer, item, spent.calls), spent.usage)
+        return await self._judge.ask(answer.key, purpose, prompt, max_calls=ended.failed_calls + left)
 
     def _item(self, answer: Answer) -> Item:
         item = self._catalogue.bank(answer.bank_version).item(ItemId(answer.item_id))

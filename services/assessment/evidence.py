@@ -6,6 +6,7 @@ turn by the turn's id, whichever comes first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NewType
 from uuid import UUID
@@ -22,6 +23,8 @@ NanoUsd = NewType("NanoUsd", int)
 
 MAX_FAILED_CALLS: Final = 3
 """After so many judge calls without a usable verdict an answer is unscorable."""
+PAUSES_MS: Final = (0, 5_000, 20_000)
+"""How long an answer is left alone after so many failed calls: three within a few seconds may all meet one outage."""
 MAX_UNSCORED: Final = 500
 
 
@@ -101,11 +104,24 @@ class Unscored:
 
 
 @dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in the list of answers that wait for their scores, which runs from the one that has waited longest."""
+
+    waits_from: datetime
+    key: AnswerKey
+
+
+LONGEST: Final = Cursor(datetime.min.replace(tzinfo=UTC), AnswerKey(SessionId(UUID(int=0)), TurnId(UUID(int=0))))
+"""The place before the first answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnscoredRequest:
-    """How many unscored answers at most, and for how long they have been folded at least. Raises InvalidField."""
+    """At most `max_answers` after a place, that have waited for at least `min_age_ms`. Raises InvalidField."""
 
     max_answers: int
     min_age_ms: int
+    after: Cursor = LONGEST
 
     def __post_init__(self) -> None:
         violations = []
@@ -115,6 +131,14 @@ class UnscoredRequest:
             violations.append(FieldViolation("min_age_ms", "At least 0."))
         if violations:
             raise InvalidField(violations)
+
+
+@dataclass(frozen=True, slots=True)
+class UnscoredPage:
+    """Answers that have a seq and no score; `next` is where the next page begins, None on the last."""
+
+    answers: tuple[Unscored, ...]
+    next: Cursor | None
 
 
 def asked_in(turns: Sequence[AppliedTurn]) -> tuple[ItemId, ...]:

@@ -22,12 +22,15 @@ CALL_CAP_MS: Final = 15_000
 RECORD_MS: Final = 20
 """What is kept of the caller's time to record the score."""
 
+PURPOSES: Final = ("judge", "judge/2", "judge/3")
+"""A call that is DONE is not made again, so one whose verdict cannot be used is followed by one of the next purpose
+(docs/decisions/0005-judge-repeats.md). There are MAX_FAILED_CALLS, as each that is followed has failed."""
+
 _ROLES: Final = {
     "system": llm_pb2.Message.ROLE_SYSTEM,
     "user": llm_pb2.Message.ROLE_USER,
     "assistant": llm_pb2.Message.ROLE_ASSISTANT,
 }
-
 
 _FREE: Final = NanoUsd(0)
 
@@ -53,7 +56,8 @@ class Reply:
     """What the calls of one purpose came to: the text of the one that is DONE, None while none is.
 
     `failed_calls` counts those that ended without a text, as the llm-gateway's ledger has them: whoever asks, however
-    often, a call that failed once is counted once.
+    often, a call that failed once is counted once. `exhausted`: nothing was tried now, since all the calls that are
+    allowed under this purpose have been made, and what they said, if anything, has been cleared.
     """
 
     text: str | None
@@ -61,6 +65,15 @@ class Reply:
     usage: Usage
     version: str
     model: str
+    exhausted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """How many judge calls were made for an answer, under all purposes, and what they consumed."""
+
+    calls: int
+    usage: Usage
 
 
 class Judge:
@@ -69,19 +82,31 @@ class Judge:
     def __init__(self, llm: "LlmServiceAsyncStub") -> None:
         self._llm = llm
 
-    async def ask(self, key: AnswerKey, purpose: str, prompt: Rendered) -> Reply:
+    async def ask(self, key: AnswerKey, purpose: str, prompt: Rendered, max_calls: int = 1) -> Reply:
         """Make the call, or learn what became of it.
+
+        Args:
+            max_calls: how many calls may be made under this purpose in all, by whomever; at least 1.
 
         Raises:
             NotFound: the session was erased.
             DeadlineExceeded: the caller's time ended first; the call goes on, and is there when it is asked for again.
             Unavailable: the llm-gateway did not answer.
         """
+        request = _request(key, purpose, prompt)
+        request.max_repeats = max_calls - 1
         try:
-            request = _request(key, purpose, prompt)
-            return _reply((await call(self._llm.Generate, request, _left_ms())).call)
+            entry = (await call(self._llm.Generate, request, _left_ms())).call
+            return _reply(entry, exhausted=entry.state != llm_pb2.CALL_STATE_DONE)
         except (Unavailable, InvalidField) as failure:
             return await self._look_up(request, failure)
+
+    async def spent(self, key: AnswerKey) -> Spent:
+        """What has been spent on an answer so far. Raises Unavailable."""
+        turn = llm_pb2.ListCallsRequest(session_id=str(key.session_id), turn_id=str(key.turn_id))
+        entries = (await call(self._llm.ListCalls, turn, _left_ms())).calls
+        judged = [entry for entry in entries if entry.purpose in PURPOSES]
+        return Spent(sum(entry.repeats + 1 for entry in judged), sum((_usage(it.usage) for it in judged), Usage()))
 
     async def _look_up(self, request: llm_pb2.GenerateRequest, failure: Unavailable | InvalidField) -> Reply:
         """What a call that was answered with an error came to: it failed, or it never began."""
@@ -114,13 +139,17 @@ def _request(key: AnswerKey, purpose: str, prompt: Rendered) -> llm_pb2.Generate
     )
 
 
-def _reply(entry: llm_pb2.Call) -> Reply:
+def _reply(entry: llm_pb2.Call, *, exhausted: bool = False) -> Reply:
     ended = entry.state in (llm_pb2.CALL_STATE_FAILED, llm_pb2.CALL_STATE_UNKNOWN)
-    used = entry.usage
     return Reply(
         text=entry.text if entry.state == llm_pb2.CALL_STATE_DONE else None,
         failed_calls=entry.repeats + ended,
-        usage=Usage(used.prompt_tokens, used.completion_tokens, NanoUsd(used.cost_nano_usd)),
+        usage=_usage(entry.usage),
         version=entry.prompt_version,
         model=entry.model,
+        exhausted=exhausted,
     )
+
+
+def _usage(used: llm_pb2.Usage) -> Usage:
+    return Usage(used.prompt_tokens, used.completion_tokens, NanoUsd(used.cost_nano_usd))

@@ -55,8 +55,7 @@ class AssessmentServicer(assessment_pb2_grpc.AssessmentServiceServicer):
     async def ListUnscored(
         self, request: assessment_pb2.ListUnscoredRequest, _: _Context
     ) -> assessment_pb2.ListUnscoredResponse:
-        unscored = await self._answers.unscored(wire.unscored_request(request))
-        return assessment_pb2.ListUnscoredResponse(answers=[wire.unscored(answer) for answer in unscored])
+        return wire.unscored(await self._answers.unscored(wire.unscored_request(request)))
 
     async def GetReport(
         self, request: assessment_pb2.GetReportRequest, _: _Context
@@ -66,4 +65,6 @@ class AssessmentServicer(assessment_pb2_grpc.AssessmentServiceServicer):
     async def EraseInterview(
         self, request: assessment_pb2.EraseInterviewRequest, _: _Context
     ) -> assessment_pb2.EraseInterviewResponse:
-        raise Unimplemented
+        context.bind(session_id=request.session_id)
+        await self._interviews.erase(wire.session_id(request.session_id))
+        return assessment_pb2.EraseInterviewResponse()

@@ -1,7 +1,8 @@
 """The SQL of assessment, all of it; `store` binds and reads it.
 
-Every statement is one transaction. Each that writes locks the interview's row first, where a tombstone may stand, and
-its answers after that, so nobody waits in a circle; a batch locks its interviews in the order of their ids.
+Every statement is one transaction, but for the two of an erasure. Each that writes locks the interview's row first,
+where a tombstone may stand, and its answers after that, so nobody waits in a circle; a batch locks its interviews in
+the order of their ids.
 
 A statement that waited for a lock sees other rows as they were before the wait. Nothing here relies on them: an
 interview moves only from the position that the statement's snapshot had, so all that was folded into it is in the
@@ -102,10 +103,11 @@ RECORD = Statement(
     ), recorded AS (
         INSERT INTO assessment.answers AS answer (
             session_id, turn_id, item_id, state, level, standard_error, confidence, misquotes, quotes, rationale,
-            judge_version, judge_model, failed_calls, scored_at)
+            judge_version, judge_model, failed_calls, retry_at, scored_at)
         SELECT session_id, %(turn_id)s, %(item_id)s, %(state)s, %(level)s::smallint, %(standard_error)s::float8,
                %(confidence)s::float8, %(misquotes)s::smallint, %(quotes)s::text[], %(rationale)s::text,
                %(judge_version)s::text, %(judge_model)s::text, %(failed_calls)s,
+               clock_timestamp() + %(pause_ms)s::bigint * interval '1 millisecond',
                CASE WHEN %(state)s = 'SCORED' THEN clock_timestamp() END
         FROM open
         ON CONFLICT (session_id, turn_id) DO UPDATE
@@ -113,7 +115,8 @@ RECORD = Statement(
             confidence = excluded.confidence, misquotes = excluded.misquotes, quotes = excluded.quotes,
             rationale = excluded.rationale, judge_version = excluded.judge_version,
             judge_model = excluded.judge_model, scored_at = excluded.scored_at,
-            failed_calls = greatest(answer.failed_calls, excluded.failed_calls)
+            failed_calls = greatest(answer.failed_calls, excluded.failed_calls),
+            retry_at = greatest(answer.retry_at, excluded.retry_at)
         WHERE answer.state = 'PENDING'
         RETURNING state, level
     )
@@ -121,23 +124,48 @@ RECORD = Statement(
     """,
 )
 
+# An answer that nothing is recorded of is as pending as one that is recorded so. No row: no interview to score in.
 STANDING = Statement(
     "assessment_standing",
     """
-    SELECT state, level
-    FROM assessment.answers JOIN assessment.interviews USING (session_id)
-    WHERE session_id = %(session_id)s AND turn_id = %(turn_id)s AND NOT erased
+    SELECT coalesce(state, 'PENDING') AS state, level
+    FROM assessment.interviews LEFT JOIN assessment.answers
+         ON answers.session_id = interviews.session_id AND answers.turn_id = %(turn_id)s
+    WHERE interviews.session_id = %(session_id)s AND NOT erased
     """,
 )
 
+# What waits is in no erased interview: an erasure leaves nothing pending.
 UNSCORED = Statement(
     "assessment_unscored",
     """
-    SELECT session_id, turn_id, seq, item_id, bank_version
+    SELECT session_id, turn_id, seq, item_id, bank_version, greatest(folded_at, retry_at) AS waits_from
     FROM assessment.answers JOIN assessment.interviews USING (session_id)
-    WHERE state = 'PENDING' AND folded_at <= clock_timestamp() - %(min_age_ms)s * interval '1 millisecond'
-      AND NOT erased
-    ORDER BY folded_at, session_id, turn_id
+    WHERE state = 'PENDING' AND folded_at IS NOT NULL
+      AND greatest(folded_at, retry_at) <= statement_timestamp() - %(min_age_ms)s * interval '1 millisecond'
+      AND (greatest(folded_at, retry_at), session_id, turn_id)
+          > (%(after)s::timestamptz, %(after_session_id)s, %(after_turn_id)s)
+    ORDER BY greatest(folded_at, retry_at), session_id, turn_id
     LIMIT %(max_answers)s
+    """,
+)
+
+# A tombstone, made where no interview was: from its commit on nothing is written to the interview or its answers.
+BURY = Statement(
+    "assessment_bury",
+    """
+    INSERT INTO assessment.interviews AS interview (session_id, erased) VALUES (%(session_id)s, true)
+    ON CONFLICT (session_id) DO UPDATE SET erased = true WHERE NOT interview.erased
+    """,
+)
+
+# After BURY, in its transaction: that has waited for whoever was writing, so this one, being younger, sees what they
+# wrote. What is pending would wait for ever.
+ERASE = Statement(
+    "assessment_erase",
+    """
+    UPDATE assessment.answers
+    SET quotes = NULL, rationale = NULL, state = CASE state WHEN 'PENDING' THEN 'UNSCORABLE' ELSE state END
+    WHERE session_id = %(session_id)s AND (num_nonnulls(quotes, rationale) > 0 OR state = 'PENDING')
     """,
 )

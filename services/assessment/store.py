@@ -12,9 +12,11 @@ from libs.runtime.db import Database, Row
 from services.assessment import statements
 from services.assessment.domain import BankVersion, ItemId, Level, PlanName, Score, ScoredAnswer
 from services.assessment.evidence import (
+    PAUSES_MS,
     AnswerKey,
     AnswerState,
     AppliedTurn,
+    Cursor,
     Interview,
     Pins,
     Scored,
@@ -22,6 +24,7 @@ from services.assessment.evidence import (
     Standing,
     TurnId,
     Unscored,
+    UnscoredPage,
     UnscoredRequest,
     asked_in,
 )
@@ -118,6 +121,7 @@ class Store:
                 "judge_version": scored.judge_version,
                 "judge_model": scored.judge_model,
                 "failed_calls": Int8(failed_calls),
+                "pause_ms": None,
             },
         )
 
@@ -135,29 +139,50 @@ class Store:
                 "judge_model",
             )
         )
-        return await self._record(
-            key, nothing | {"item_id": item, "state": state.value, "failed_calls": Int8(failed_calls)}
-        )
+        pause_ms = Int8(PAUSES_MS[failed_calls]) if state is AnswerState.PENDING else None
+        counted = {"failed_calls": Int8(failed_calls), "pause_ms": pause_ms}
+        return await self._record(key, nothing | {"item_id": item, "state": state.value} | counted)
 
-    async def unscored(self, request: UnscoredRequest) -> list[Unscored]:
-        """Answers that have a seq and no score, oldest first."""
-        params = {"max_answers": Int8(request.max_answers), "min_age_ms": Int8(request.min_age_ms)}
-        return [
-            Unscored(
-                AnswerKey(SessionId(row.session_id), TurnId(row.turn_id)),
-                row.seq,
-                ItemId(row.item_id),
-                BankVersion(row.bank_version),
-            )
-            for row in await self._db.all(statements.UNSCORED, params)
-        ]
+    async def standing(self, key: AnswerKey) -> Standing | None:
+        """Where an answer stands; None where there is no interview, or it was erased."""
+        row = await self._db.one(statements.STANDING, {"session_id": key.session_id, "turn_id": key.turn_id})
+        return None if row is None else _standing(row)
+
+    async def unscored(self, request: UnscoredRequest) -> UnscoredPage:
+        """Answers that have a seq and no score, those that have waited longest first."""
+        after = request.after
+        params = {
+            "max_answers": Int8(request.max_answers),
+            "min_age_ms": Int8(request.min_age_ms),
+            "after": after.waits_from,
+            "after_session_id": after.key.session_id,
+            "after_turn_id": after.key.turn_id,
+        }
+        rows = await self._db.all(statements.UNSCORED, params)
+        answers = tuple(map(_unscored, rows))
+        full = len(rows) == request.max_answers
+        return UnscoredPage(answers, Cursor(rows[-1].waits_from, answers[-1].key) if full else None)
+
+    async def erase(self, session_id: SessionId) -> None:
+        """Leave a tombstone and clear what stands under it: both, or nothing."""
+        key = {"session_id": session_id}
+        async with self._db.transaction() as transaction:
+            await transaction.execute(statements.BURY, key)
+            await transaction.execute(statements.ERASE, key)
 
     async def _record(self, key: AnswerKey, outcome: Mapping[str, object]) -> Standing | None:
         params: dict[str, object] = {"session_id": key.session_id, "turn_id": key.turn_id}
-        row = await self._db.one(statements.RECORD, {**params, **outcome}) or await self._db.one(
-            statements.STANDING, params
-        )
-        return None if row is None else Standing(AnswerState(row.state), row.level)
+        row = await self._db.one(statements.RECORD, params | dict(outcome))
+        return await self.standing(key) if row is None else _standing(row)
+
+
+def _standing(row: Row) -> Standing:
+    return Standing(AnswerState(row.state), row.level)
+
+
+def _unscored(row: Row) -> Unscored:
+    key = AnswerKey(SessionId(row.session_id), TurnId(row.turn_id))
+    return Unscored(key, row.seq, ItemId(row.item_id), BankVersion(row.bank_version))
 
 
 def _position(row: Row) -> Position:

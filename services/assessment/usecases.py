@@ -91,6 +91,10 @@ class Interviews:
             interview = Interview(interview.pins, Position(0, first_digest(run.session_id)), (), ())
         return self._choice(interview)
 
+    async def erase(self, session_id: SessionId) -> None:
+        """Leave a tombstone, and nothing that repeats or describes what was said; again changes nothing."""
+        await self._store.erase(session_id)
+
     async def apply(self, runs: Sequence[LedgerRun]) -> list[Applied]:
         """Fold each run into its interview; the results are in the order of the runs.
 

@@ -7,10 +7,22 @@ from uuid import UUID
 
 from colloquy.assessment.v1 import assessment_pb2
 from libs.folding.runs import DIGEST_BYTES, Digest, Run
+from libs.paging import tokens
+from libs.paging.tokens import Place
 from libs.runtime.errors import FieldViolation, InvalidField, Malformed
 from services.assessment.answers import Answer, Assessed
 from services.assessment.domain import Ask, Item, ItemId
-from services.assessment.evidence import AnswerKey, AppliedTurn, SessionId, TurnId, Unscored, UnscoredRequest
+from services.assessment.evidence import (
+    LONGEST,
+    AnswerKey,
+    AppliedTurn,
+    Cursor,
+    SessionId,
+    TurnId,
+    Unscored,
+    UnscoredPage,
+    UnscoredRequest,
+)
 from services.assessment.usecases import Applied, Choice, LedgerRun, Resolved
 
 MAX_ITEM_ID_CHARS: Final = 100
@@ -58,7 +70,8 @@ def runs(request: assessment_pb2.ApplyTurnsRequest) -> list[LedgerRun]:
 
 
 def unscored_request(request: assessment_pb2.ListUnscoredRequest) -> UnscoredRequest:
-    return UnscoredRequest(request.max_answers, request.min_age_ms)
+    after = _cursor(request.page_token) if request.page_token else LONGEST
+    return UnscoredRequest(request.max_answers, request.min_age_ms, after)
 
 
 def resolved(plan: Resolved) -> assessment_pb2.ResolvePlanResponse:
@@ -101,7 +114,14 @@ def result(applied: Applied) -> assessment_pb2.ApplyTurnsResponse.Result:
     return result
 
 
-def unscored(answer: Unscored) -> assessment_pb2.ListUnscoredResponse.Unscored:
+def unscored(page: UnscoredPage) -> assessment_pb2.ListUnscoredResponse:
+    return assessment_pb2.ListUnscoredResponse(
+        answers=[_unscored(answer) for answer in page.answers],
+        next_page_token=_page_token(page.next) if page.next else "",
+    )
+
+
+def _unscored(answer: Unscored) -> assessment_pb2.ListUnscoredResponse.Unscored:
     return assessment_pb2.ListUnscoredResponse.Unscored(
         session_id=str(answer.key.session_id),
         turn_id=str(answer.key.turn_id),
@@ -109,6 +129,15 @@ def unscored(answer: Unscored) -> assessment_pb2.ListUnscoredResponse.Unscored:
         item_id=answer.item_id,
         bank_version=answer.bank_version,
     )
+
+
+def _page_token(cursor: Cursor) -> str:
+    return tokens.encode(Place(cursor.waits_from, (cursor.key.session_id, cursor.key.turn_id)))
+
+
+def _cursor(token: str) -> Cursor:
+    place = tokens.decode(token, ids=2)
+    return Cursor(place.moment, AnswerKey(SessionId(place.ids[0]), TurnId(place.ids[1])))
 
 
 def _item(item: Item) -> assessment_pb2.Item:

@@ -10,6 +10,7 @@ import pytest
 
 from libs.runtime.db import Statement
 from services.assessment import statements
+from services.assessment.evidence import LONGEST
 from tests.conftest import FreshDatabase
 from tests.databases import Database, Server
 from tests.db.plans import plan_nodes
@@ -77,7 +78,13 @@ def test_a_score_is_set_by_its_key(crowded: Database, mode: str) -> None:
     (session_id,) = some_sessions(crowded, 1)
     params: dict[str, object] = {"session_id": session_id, "turn_id": uuid4(), "item_id": "item-9", "state": "SCORED"}
     params |= {"level": 2, "standard_error": 0.5, "confidence": 0.9, "misquotes": 0, "quotes": ["an index"]}
-    params |= {"rationale": "It names one.", "judge_version": "judge/v1", "judge_model": "m", "failed_calls": 0}
+    params |= {
+        "rationale": "It names one.",
+        "judge_version": "judge/v1",
+        "judge_model": "m",
+        "failed_calls": 0,
+        "pause_ms": None,
+    }
 
     read = scans(crowded, statements.RECORD, params, mode)
     told = scans(crowded, statements.STANDING, {name: params[name] for name in ("session_id", "turn_id")}, mode)
@@ -116,7 +123,8 @@ def test_a_batch_of_folds_finds_its_interviews_by_their_keys(crowded: Database, 
 
 @pytest.mark.parametrize("mode", ["custom", "generic"])
 def test_unscored_answers_come_from_their_own_index_and_no_further_than_the_page(crowded: Database, mode: str) -> None:
-    read = scans(crowded, statements.UNSCORED, {"min_age_ms": 1000, "max_answers": 50}, mode)
+    after = {"after": LONGEST.waits_from, "after_session_id": uuid4(), "after_turn_id": uuid4()}
+    read = scans(crowded, statements.UNSCORED, {"min_age_ms": 1000, **after, "max_answers": 50}, mode)
 
     (answers,) = [node for node in read if node["Relation Name"] == "answers"]
     assert (answers["Node Type"], answers["Index Name"]) == ("Index Scan", "answers_unscored")

@@ -1,10 +1,9 @@
-"""Interviews and scores on a real PostgreSQL: what folders, scorers and an erasure do to each other."""
+"""Interviews and scores on a real PostgreSQL: what folders and scorers do to each other."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from hashlib import sha256
 from itertools import permutations
 from typing import Any
 from uuid import uuid4
@@ -14,52 +13,32 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from libs.folding.runs import Digest, Outcome, Position, Run, first_digest
+from libs.folding.runs import Outcome, Position, first_digest
 from libs.runtime import db, telemetry
-from libs.runtime.errors import NotFound
-from services.assessment.bankfile import read_banks
-from services.assessment.catalogue import Catalogue
-from services.assessment.domain import ItemId, Level, Score, ScoredAnswer
-from services.assessment.evidence import (
-    AnswerKey,
-    AnswerState,
-    AppliedTurn,
-    Scored,
-    SessionId,
-    Standing,
-    TurnId,
-    UnscoredRequest,
-)
-from services.assessment.judging import Verdict
+from services.assessment.domain import Level, Score, ScoredAnswer
+from services.assessment.evidence import AnswerState, SessionId, Standing
 from services.assessment.store import Store
-from services.assessment.usecases import Applied, Interviews, LedgerRun
+from services.assessment.usecases import Applied, Interviews
 from tests.conftest import FreshDatabase
 from tests.databases import Database
+from tests.db.assessment_world import (
+    BANK,
+    ITEMS,
+    PLAN,
+    begun,
+    folded,
+    interviews,
+    interviews_on,
+    item_of,
+    key,
+    ledger,
+    pool,
+    run,
+    scored,
+    store,
+)
 
-BANK = read_banks()[0]
-ITEMS = [item.id for item in BANK.items]
-PLAN = "backend-engineer"
-
-
-def interviews_on(pool: db.Database) -> Interviews:
-    return Interviews(Store(pool), Catalogue.of([BANK]))
-
-
-@pytest.fixture(scope="module")
-async def pool(database: Database) -> AsyncIterator[db.Database]:
-    pool = db.Database(database.dsns["assessment"], "assessment", pool_size=12, statement_timeout_ms=10_000)
-    yield pool
-    await pool.close()
-
-
-@pytest.fixture(scope="module")
-def store(pool: db.Database) -> Store:
-    return Store(pool)
-
-
-@pytest.fixture(scope="module")
-def interviews(pool: db.Database) -> Interviews:
-    return interviews_on(pool)
+__all__ = ["interviews", "pool", "store"]  # fixtures
 
 
 @pytest.fixture
@@ -67,59 +46,6 @@ async def owner(database: Database) -> AsyncIterator[psycopg.AsyncConnection[Any
     """Another process's connection, with a transaction of its own."""
     async with await psycopg.AsyncConnection.connect(database.owner_dsn) as connection:
         yield connection
-
-
-async def begun(interviews: Interviews) -> SessionId:
-    session_id = SessionId(uuid4())
-    await interviews.start(session_id, PLAN, BANK.version, "")
-    return session_id
-
-
-def ledger(session_id: SessionId, length: int, seed: str = "") -> tuple[AppliedTurn, ...]:
-    """An opening and its answers: turn k asks the k-th item and answers the one before."""
-    turns: list[AppliedTurn] = []
-    digest = first_digest(session_id)
-    for seq in range(1, length + 1):
-        following = Digest(sha256(f"{seed}{session_id}{seq}".encode()).digest())
-        answered = ITEMS[seq - 2] if seq > 1 else None
-        turns.append(AppliedTurn(TurnId(uuid4()), seq, digest, following, answered, ITEMS[seq - 1]))
-        digest = following
-    return tuple(turns)
-
-
-def run(
-    session_id: SessionId, turns: Sequence[AppliedTurn], last_seq: int | None = None, *, sealed: bool = False
-) -> LedgerRun:
-    return Run(session_id, tuple(turns), (turns[-1].seq if turns else 0) if last_seq is None else last_seq, sealed)
-
-
-async def folded(interviews: Interviews, *runs: LedgerRun) -> list[Outcome]:
-    return [applied.outcome for applied in await interviews.apply(runs)]
-
-
-def key(session_id: SessionId, turn: AppliedTurn) -> AnswerKey:
-    return AnswerKey(session_id, turn.turn_id)
-
-
-def scored(level: int = 2, error: float = 0.5) -> Scored:
-    verdict = Verdict(Level(level), ("an index",), 0, "It names an index.", 0.9)
-    return Scored(verdict, Score(Level(level), error), "judge/v1", "scripted")
-
-
-def item_of(turn: AppliedTurn) -> ItemId:
-    assert turn.item_answered is not None
-    return turn.item_answered
-
-
-async def bury(connection: psycopg.AsyncConnection[Any], session_id: SessionId) -> None:
-    """Leave a tombstone, as an erasure will."""
-    await connection.execute(
-        """
-        INSERT INTO assessment.interviews (session_id, erased) VALUES (%s, true)
-        ON CONFLICT (session_id) DO UPDATE SET erased = true
-        """,
-        [session_id],
-    )
 
 
 async def waiting_for_a_lock(connection: psycopg.AsyncConnection[Any]) -> None:
@@ -145,36 +71,14 @@ async def test_an_interview_starts_once_and_keeps_its_plan(interviews: Interview
     assert (other, opening) == started[0]
 
 
-async def test_a_tombstone_refuses_everything(
-    interviews: Interviews, store: Store, owner: psycopg.AsyncConnection[Any]
-) -> None:
-    session_id = SessionId(uuid4())
-    await bury(owner, session_id)
-    await owner.commit()
-    opening, answered = ledger(session_id, 2)
-
-    with pytest.raises(NotFound):
-        await interviews.start(session_id, PLAN, BANK.version, "")
-    with pytest.raises(NotFound):
-        await interviews.plan(run(session_id, [opening]))
-    with pytest.raises(NotFound):
-        await interviews.plan(run(session_id, []))
-    assert await interviews.apply([run(session_id, [opening])]) == [Applied(session_id, Outcome.ERASED)]
-    assert await store.score(key(session_id, answered), item_of(answered), scored(), 0) is None
-    assert await store.fail(key(session_id, answered), item_of(answered), AnswerState.PENDING, 1) is None
-
-
-async def test_a_batch_has_an_exact_outcome_for_each_interview_in_its_order(
-    interviews: Interviews, owner: psycopg.AsyncConnection[Any]
-) -> None:
+async def test_a_batch_has_an_exact_outcome_for_each_interview_in_its_order(interviews: Interviews) -> None:
     behind, again, other, done, ahead = [await begun(interviews) for _ in range(5)]
     turns = {session_id: ledger(session_id, 4) for session_id in (behind, again, other, done, ahead)}
     lost = ledger(other, 2, "lost")
     await folded(interviews, run(again, turns[again]), run(other, lost), run(done, turns[done]))
     await folded(interviews, run(ahead, turns[ahead]))
     absent, erased = SessionId(uuid4()), SessionId(uuid4())
-    await bury(owner, erased)
-    await owner.commit()
+    await interviews.erase(erased)
 
     results = await interviews.apply(
         [
@@ -285,46 +189,11 @@ async def test_folds_of_one_run_that_race_fold_it_once(interviews: Interviews, s
     assert len({repr(choice) for choice in raced[:10]}) == 1
 
 
-async def test_an_erasure_that_a_fold_waited_for_is_respected(
-    interviews: Interviews, owner: psycopg.AsyncConnection[Any]
-) -> None:
-    ids = [await begun(interviews) for _ in range(2)]
-    for session_id in ids:
-        await bury(owner, session_id)
-
-    batch = asyncio.create_task(folded(interviews, run(ids[0], ledger(ids[0], 2))))
-    planning = asyncio.create_task(interviews.plan(run(ids[1], ledger(ids[1], 2))))
-    await waiting_for_a_lock(owner)
-    await owner.commit()
-
-    assert await batch == [Outcome.ERASED]
-    with pytest.raises(NotFound):
-        await planning
-    rows = await owner.execute("SELECT count(*) FROM assessment.answers WHERE session_id = ANY(%s)", [ids])
-    assert await rows.fetchone() == (0,)
-
-
-async def test_an_erasure_that_a_score_waited_for_is_respected(
-    interviews: Interviews, store: Store, owner: psycopg.AsyncConnection[Any]
-) -> None:
-    session_id = await begun(interviews)
-    turns = ledger(session_id, 2)
-    await interviews.plan(run(session_id, turns))
-    await bury(owner, session_id)
-
-    scoring = asyncio.create_task(store.score(key(session_id, turns[1]), item_of(turns[1]), scored(), 0))
-    await waiting_for_a_lock(owner)
-    await owner.commit()
-
-    assert await scoring is None
-    rows = await owner.execute("SELECT state, quotes FROM assessment.answers WHERE session_id = %s", [session_id])
-    assert await rows.fetchall() == [("PENDING", None)]
-
-
 async def test_folders_of_the_same_interviews_never_wait_in_a_circle(fresh_database: FreshDatabase) -> None:
     own = fresh_database()
     pool = db.Database(own.dsns["assessment"], "assessment", pool_size=12, statement_timeout_ms=10_000)
-    interviews, store = interviews_on(pool), Store(pool)
+    store = Store(pool)
+    interviews = interviews_on(store)
     ids = [await begun(interviews) for _ in range(40)]
     turns = {session_id: ledger(session_id, 6) for session_id in ids}
 
@@ -428,41 +297,6 @@ async def test_an_answer_without_an_interview_has_nowhere_to_be_scored(store: St
     answered = ledger(SessionId(uuid4()), 2)[1]
 
     assert await store.score(key(SessionId(uuid4()), answered), item_of(answered), scored(), 0) is None
-
-
-async def test_unscored_answers_are_named_oldest_first_once_they_are_folded_and_old_enough(
-    fresh_database: FreshDatabase,
-) -> None:
-    own = fresh_database()
-    pool = db.Database(own.dsns["assessment"], "assessment")
-    interviews, store = interviews_on(pool), Store(pool)
-    early, late, erased = [await begun(interviews) for _ in range(3)]
-    turns = {session_id: ledger(session_id, 5) for session_id in (early, late, erased)}
-    for session_id in (early, late, erased):
-        await interviews.apply([run(session_id, turns[session_id][:4])])
-    await store.score(key(early, turns[early][1]), ITEMS[0], scored(), 0)
-    await store.fail(key(early, turns[early][2]), ITEMS[1], AnswerState.UNSCORABLE, 3)
-    await store.fail(key(late, turns[late][4]), ITEMS[3], AnswerState.PENDING, 1)
-    async with await psycopg.AsyncConnection.connect(own.owner_dsn, autocommit=True) as connection:
-        await bury(connection, erased)
-        await connection.execute(
-            "UPDATE assessment.answers SET folded_at = folded_at - interval '1 hour' WHERE session_id = %s AND seq > 2",
-            [late],
-        )
-
-    everything = await store.unscored(UnscoredRequest(500, 0))
-    old = await store.unscored(UnscoredRequest(500, 60_000))
-    oldest = await store.unscored(UnscoredRequest(1, 0))
-
-    await pool.close()
-    named = [(answer.key.session_id, answer.seq, answer.item_id) for answer in everything]
-    assert named[:2] == [(late, 3, ITEMS[1]), (late, 4, ITEMS[2])]
-    assert set(named[2:]) == {(early, 4, ITEMS[2]), (late, 2, ITEMS[0])}
-    assert [(answer.key, answer.bank_version) for answer in old] == [
-        (key(late, turns[late][2]), BANK.version),
-        (key(late, turns[late][3]), BANK.version),
-    ]
-    assert oldest == everything[:1]
 
 
 async def test_a_restored_ledger_is_folded_anew_and_keeps_the_scores_of_its_turns(

@@ -1,7 +1,7 @@
 """The assessment service on a port, a real PostgreSQL under it, and a scripted llm-gateway behind it.
 
 The script keeps the llm-gateway's contract where the assessment relies on it: a call that is DONE is never made again,
-one that FAILED is repeated and counted, one whose caller has gone goes on.
+one that FAILED or was cleared is repeated and counted, as often as it may be; one whose caller has gone goes on.
 """
 
 import asyncio
@@ -92,6 +92,8 @@ class ScriptedLlm(llm_pb2_grpc.LlmServiceServicer):
         key = (request.turn_id, request.purpose)
         call = self.calls.get(key)
         if key not in self._flights and (call is None or call.state != llm_pb2.CALL_STATE_DONE):
+            if call and request.HasField("max_repeats") and call.repeats >= request.max_repeats:
+                return llm_pb2.GenerateResponse(call=call, reused=True)
             self.prompts.append(request)
             self._flights[key] = asyncio.create_task(self._fly(key, request, call))
         self.waiting[request.turn_id] += 1
@@ -110,8 +112,11 @@ class ScriptedLlm(llm_pb2_grpc.LlmServiceServicer):
     def StreamGenerate(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise Unimplemented
 
-    async def ListCalls(self, request: Any, context: Any) -> Any:  # noqa: N802
-        raise Unimplemented
+    async def ListCalls(self, request: llm_pb2.ListCallsRequest, context: Any) -> llm_pb2.ListCallsResponse:  # noqa: N802
+        of_turn = [call for (turn_id, _), call in self.calls.items() if turn_id == request.turn_id]
+        return llm_pb2.ListCallsResponse(
+            calls=[llm_pb2.CallEntry(purpose=it.purpose, repeats=it.repeats, usage=it.usage) for it in of_turn]
+        )
 
     async def ListClearable(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise Unimplemented
@@ -121,6 +126,12 @@ class ScriptedLlm(llm_pb2_grpc.LlmServiceServicer):
 
     async def EraseSession(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise Unimplemented
+
+    def clear(self, turn_id: str) -> None:
+        """Clear what the turn's calls have said, as the sweep does an hour after its commit."""
+        for (of_turn, _), call in self.calls.items():
+            if of_turn == turn_id:
+                call.text, call.state, call.cleared = "", llm_pb2.CALL_STATE_UNKNOWN, True
 
     async def _fly(self, key: tuple[str, str], request: llm_pb2.GenerateRequest, earlier: llm_pb2.Call | None) -> None:
         call = self.calls[key] = llm_pb2.Call(
@@ -163,6 +174,10 @@ class World:
     async def apply(self, *runs: assessment_pb2.InterviewTurns) -> Any:
         response = await client.call(self.assessment.ApplyTurns, assessment_pb2.ApplyTurnsRequest(sessions=runs), 5000)
         return response.results
+
+    async def erase(self, told: "Told") -> None:
+        request = assessment_pb2.EraseInterviewRequest(session_id=str(told.session_id))
+        await client.call(self.assessment.EraseInterview, request, 5000)
 
     async def assess(self, told: "Told", turn: assessment_pb2.AppliedTurn, cap_ms: int = 5000, **changes: Any) -> Any:
         fields: dict[str, Any] = {

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -13,7 +14,7 @@ from colloquy.llm.v1 import llm_pb2
 from libs.runtime import client
 from libs.runtime.errors import DeadlineExceeded, Internal, InvalidField, Malformed, NotFound, Unavailable
 from tests.databases import Database
-from tests.rpc.assessment_world import ANSWER, QUESTION, Told, World, fails, says, says_after, verdict, world
+from tests.rpc.assessment_world import ANSWER, QUESTION, Step, Told, World, fails, says, says_after, verdict, world
 
 SCORED = assessment_pb2.AssessAnswerResponse.STATE_SCORED
 UNSCORABLE = assessment_pb2.AssessAnswerResponse.STATE_UNSCORABLE
@@ -46,11 +47,21 @@ def stored(served: World, told: Told) -> dict[str, Any]:
 
 
 async def unscored(served: World, told: Told) -> list[str]:
-    """The turns of this interview that ListUnscored names."""
+    """The turns of this interview that ListUnscored names once a pause after a failed call is over."""
+    with psycopg.connect(served.owner_dsn) as connection:
+        connection.execute("UPDATE assessment.answers SET retry_at = NULL WHERE session_id = %s", [told.session_id])
     response = await client.call(
         served.assessment.ListUnscored, assessment_pb2.ListUnscoredRequest(max_answers=500), 5000
     )
     return [answer.turn_id for answer in response.answers if answer.session_id == str(told.session_id)]
+
+
+async def until_settled(served: World, told: Told) -> assessment_pb2.AssessAnswerResponse:
+    """Ask for the second turn's answer until it is settled for good."""
+    while True:
+        with suppress(Unavailable):
+            response: assessment_pb2.AssessAnswerResponse = await served.assess(told, told.turns[1])
+            return response
 
 
 async def test_a_verdict_becomes_a_score_with_its_evidence(served: World, told: Told) -> None:
@@ -207,6 +218,78 @@ async def test_a_judge_that_failed_is_asked_again_up_to_three_times(served: Worl
     assert await unscored(served, told) == []
 
 
+@pytest.mark.parametrize("script", [[fails] * 3, [says(verdict(9))] * 3, [fails, says(verdict(9)), fails]])
+async def test_an_answer_that_was_given_up_costs_nothing_more_by_whatever_name_it_is_asked_for(
+    served: World, told: Told, script: list[Step]
+) -> None:
+    answer = told.turns[1]
+    served.llm.script[answer.turn_id] += script
+    given_up = await until_settled(served, told)
+
+    again = [await served.assess(told, answer) for _ in range(3)]
+    served.llm.clear(answer.turn_id)
+    again += [await served.assess(told, answer) for _ in range(3)]
+
+    assert given_up.state == UNSCORABLE
+    assert all(response == given_up for response in again)
+    assert served.llm.made[answer.turn_id] == 3
+
+
+async def test_an_answer_that_was_scored_costs_nothing_more_though_its_call_is_cleared(
+    served: World, told: Told
+) -> None:
+    answer = told.turns[1]
+    served.llm.script[answer.turn_id] += [says(verdict(9)), says(verdict(2))]
+    scored = await served.assess(told, answer)
+    served.llm.clear(answer.turn_id)
+
+    again = await served.assess(told, answer)
+
+    assert again == scored
+    assert served.llm.made[answer.turn_id] == 2
+
+
+async def test_calls_whose_end_was_never_recorded_here_count_too(served: World, told: Told) -> None:
+    answer = told.turns[1]
+    served.llm.script[answer.turn_id] += [says(verdict(9))] * 3
+    await until_settled(served, told)
+    with psycopg.connect(served.owner_dsn) as connection:
+        connection.execute("DELETE FROM assessment.answers WHERE session_id = %s", [told.session_id])
+    served.llm.clear(answer.turn_id)
+
+    response = await served.assess(told, answer)
+
+    assert response.state == UNSCORABLE
+    assert served.llm.made[answer.turn_id] == 3
+
+
+async def test_a_verdict_that_was_cleared_before_it_was_recorded_is_asked_for_once_more(
+    served: World, told: Told
+) -> None:
+    answer = told.turns[1]
+    served.llm.script[answer.turn_id] += [says(verdict(2))] * 2
+    await served.assess(told, answer)
+    with psycopg.connect(served.owner_dsn) as connection:
+        connection.execute("DELETE FROM assessment.answers WHERE session_id = %s", [told.session_id])
+    served.llm.clear(answer.turn_id)
+
+    response = await served.assess(told, answer)
+
+    assert (response.state, response.level) == (SCORED, 2)
+    assert served.llm.made[answer.turn_id] == 2
+
+
+async def test_however_many_ask_at_once_an_answer_costs_three_calls(served: World, told: Told) -> None:
+    answer = told.turns[1]
+    served.llm.script[answer.turn_id] += [fails] * 100
+
+    for _ in range(5):
+        await asyncio.gather(*(served.assess(told, answer) for _ in range(20)), return_exceptions=True)
+
+    assert (await served.assess(told, answer)).state == UNSCORABLE
+    assert served.llm.made[answer.turn_id] == 3
+
+
 async def test_a_judge_that_failed_twice_may_still_score(served: World, told: Told) -> None:
     answer = told.turns[1]
     served.llm.script[answer.turn_id] += [fails, fails, says(verdict(1))]
@@ -289,12 +372,43 @@ async def test_an_offer_that_the_llm_gateway_refuses_is_our_fault(served: World,
         await served.assess(told, told.turns[1])
 
 
-async def test_an_erased_session_has_no_answer_to_assess(served: World, told: Told) -> None:
+async def test_a_session_that_the_llm_gateway_has_erased_has_no_answer_to_assess(served: World, told: Told) -> None:
     answer = told.turns[1]
     served.llm.refusals[answer.turn_id] = NotFound()
 
     with pytest.raises(NotFound):
         await served.assess(told, answer)
+
+
+async def test_a_verdict_that_comes_after_the_erase_is_not_kept(served: World, told: Told) -> None:
+    answer, arrived = told.turns[1], asyncio.Event()
+    await served.apply(told.run())
+    served.llm.script[answer.turn_id].append(says_after(arrived, verdict(2)))
+    asking = asyncio.create_task(served.assess(told, answer))
+    async with asyncio.timeout(5):
+        while not served.llm.waiting[answer.turn_id]:  # noqa: ASYNC110 - a counter, not an event
+            await asyncio.sleep(0.005)
+
+    await served.erase(told)
+    arrived.set()
+
+    with pytest.raises(NotFound):
+        await asking
+    assert (stored(served, told)["state"], stored(served, told)["quotes"]) == ("UNSCORABLE", None)
+    assert await unscored(served, told) == []
+
+
+async def test_an_erased_interviews_failed_answer_is_not_asked_for_again(served: World, told: Told) -> None:
+    answer = told.turns[1]
+    served.llm.script[answer.turn_id].append(fails)
+    with pytest.raises(Unavailable):
+        await served.assess(told, answer)
+    await served.erase(told)
+
+    with pytest.raises(NotFound):
+        await served.assess(told, answer)
+
+    assert served.llm.made[answer.turn_id] == 1
 
 
 async def test_a_score_before_its_turn_and_a_turn_before_its_score_come_to_the_same(served: World) -> None:

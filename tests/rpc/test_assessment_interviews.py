@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -247,21 +248,72 @@ async def test_an_items_id_that_the_database_could_not_hold_is_refused(served: W
         await served.get_plan(told, [told.turn(asked="data\0")], 1)
 
 
-@pytest.mark.parametrize("request_", [(0, 0), (501, 0), (1, -1)])
-async def test_a_page_of_unscored_answers_has_its_bounds(served: World, request_: tuple[int, int]) -> None:
-    max_answers, min_age_ms = request_
+@pytest.mark.parametrize(
+    ("fields", "violated"),
+    [
+        ({"max_answers": 0}, ["max_answers"]),
+        ({"max_answers": 501, "min_age_ms": -1}, ["max_answers", "min_age_ms"]),
+        ({"max_answers": 1, "page_token": "nonsense"}, ["page_token"]),
+    ],
+)
+async def test_a_page_of_unscored_answers_has_its_bounds(
+    served: World, fields: dict[str, Any], violated: list[str]
+) -> None:
+    with pytest.raises(InvalidField) as refused:
+        await client.call(served.assessment.ListUnscored, assessment_pb2.ListUnscoredRequest(**fields))
 
-    with pytest.raises(InvalidField):
-        await client.call(
-            served.assessment.ListUnscored,
-            assessment_pb2.ListUnscoredRequest(max_answers=max_answers, min_age_ms=min_age_ms),
+    assert fields_of(refused.value) == violated
+
+
+async def test_unscored_answers_are_named_page_by_page_with_what_it_takes_to_score_them(served: World) -> None:
+    told = await served.start()
+    told.turn(asked="data-suddenly-slow-query")
+    for asked in ("concurrency-deadlock", "", ""):
+        told.turn(asked=asked, answered="data-suddenly-slow-query" if not asked else None)
+    await served.apply(told.run())
+
+    named, token = list[assessment_pb2.ListUnscoredResponse.Unscored](), ""
+    while True:
+        request = assessment_pb2.ListUnscoredRequest(max_answers=2, page_token=token)
+        page = await client.call(served.assessment.ListUnscored, request)
+        named += [answer for answer in page.answers if answer.session_id == str(told.session_id)]
+        token = page.next_page_token
+        if not token:
+            break
+
+    assert [answer.seq for answer in named] == [2, 3, 4]
+    assert named[0] == assessment_pb2.ListUnscoredResponse.Unscored(
+        session_id=str(told.session_id),
+        turn_id=told.turns[1].turn_id,
+        seq=2,
+        item_id="data-suddenly-slow-query",
+        bank_version="backend-engineer/1",
+    )
+
+
+async def test_an_erased_interview_is_refused_as_erased(served: World) -> None:
+    begun, never = await served.start(), Told(uuid4())
+    for told in (begun, never, begun):
+        told.turn(asked="data-suddenly-slow-query")
+        await served.erase(told)
+
+    for told in (begun, never):
+        start = assessment_pb2.StartInterviewRequest(
+            session_id=str(told.session_id), plan="backend-engineer", bank_version="backend-engineer/1"
         )
+        with pytest.raises(NotFound):
+            await client.call(served.assessment.StartInterview, start)
+        with pytest.raises(NotFound):
+            await served.get_plan(told, told.turns[:1], 1)
+        [result] = await served.apply(told.run(last=1))
+        assert result.outcome == assessment_pb2.ApplyTurnsResponse.OUTCOME_ERASED
+
+
+async def test_only_a_session_can_be_erased(served: World) -> None:
+    with pytest.raises(Malformed):
+        await client.call(served.assessment.EraseInterview, assessment_pb2.EraseInterviewRequest(session_id="7"))
 
 
 async def test_what_is_not_built_says_so(served: World) -> None:
-    session_id = str(uuid4())
-
     with pytest.raises(Unimplemented):
-        await client.call(served.assessment.GetReport, assessment_pb2.GetReportRequest(session_id=session_id))
-    with pytest.raises(Unimplemented):
-        await client.call(served.assessment.EraseInterview, assessment_pb2.EraseInterviewRequest(session_id=session_id))
+        await client.call(served.assessment.GetReport, assessment_pb2.GetReportRequest(session_id=str(uuid4())))

@@ -185,7 +185,7 @@ class AssessmentServiceServicer:
         any more. Whatever is started, folded or scored later, or was waiting, finds the tombstone and
         changes nothing.
         Idempotent.
-        Errors: MALFORMED, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+        Errors: MALFORMED, UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

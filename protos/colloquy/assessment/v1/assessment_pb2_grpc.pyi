@@ -111,7 +111,7 @@ class AssessmentServiceStub:
     any more. Whatever is started, folded or scored later, or was waiting, finds the tombstone and
     changes nothing.
     Idempotent.
-    Errors: MALFORMED, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+    Errors: MALFORMED, UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -193,7 +193,7 @@ class AssessmentServiceAsyncStub(AssessmentServiceStub):
     any more. Whatever is started, folded or scored later, or was waiting, finds the tombstone and
     changes nothing.
     Idempotent.
-    Errors: MALFORMED, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+    Errors: MALFORMED, UNAVAILABLE.
     """
 
 class AssessmentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -320,7 +320,7 @@ class AssessmentServiceServicer(metaclass=_abc_1.ABCMeta):
         any more. Whatever is started, folded or scored later, or was waiting, finds the tombstone and
         changes nothing.
         Idempotent.
-        Errors: MALFORMED, UNAVAILABLE; UNIMPLEMENTED until the erase protocol is complete.
+        Errors: MALFORMED, UNAVAILABLE.
         """
 
 def add_AssessmentServiceServicer_to_server(servicer: AssessmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
