@@ -26,7 +26,7 @@ Write = Callable[[Directory, SessionId], Awaitable[object]]
 
 @pytest.fixture(scope="module")
 async def directory(database: Database) -> AsyncIterator[Directory]:
-    pool = db.Database(database.dsns["session"], "session", pool_size=4, statement_timeout_ms=10_000)
+    pool = db.Database(database.dsns["session"], "session", pool_size=8, statement_timeout_ms=10_000)
     yield Directory(Store(pool))
     await pool.close()
 

@@ -32,7 +32,7 @@ EVERYONE = Viewer(None, None)
 
 @pytest.fixture(scope="module")
 async def directory(database: Database) -> AsyncIterator[Directory]:
-    pool = db.Database(database.dsns["session"], "session", pool_size=12, statement_timeout_ms=10_000)
+    pool = db.Database(database.dsns["session"], "session", pool_size=24, statement_timeout_ms=10_000)
     yield Directory(Store(pool))
     await pool.close()
 
@@ -276,7 +276,7 @@ async def test_a_fold_that_loses_a_deadlock_is_folded_all_the_same(directory: Di
         await other.commit()
 
     assert await folding == [Outcome.OK, Outcome.OK]
-    assert statements_sent("session_advance") - before == 2
+    assert statements_sent("session_advance") - before >= 2  # it may come back before the other has got its lock
 
 
 async def test_a_viewer_sees_their_own_sessions_of_the_kind_they_ask_for(directory: Directory) -> None:
