@@ -23,7 +23,7 @@ NanoUsd = NewType("NanoUsd", int)
 
 MAX_FAILED_CALLS: Final = 3
 """After so many judge calls without a usable verdict an answer is unscorable."""
-PAUSES_MS: Final = (0, 5_000, 20_000)
+PAUSES_MS: Final = (0, 3_000, 12_000)
 """How long an answer is left alone after so many failed calls: three within a few seconds may all meet one outage."""
 MAX_UNSCORED: Final = 500
 

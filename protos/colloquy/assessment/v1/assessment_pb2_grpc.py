@@ -156,7 +156,7 @@ class AssessmentServiceServicer:
         """ListUnscored names answers that have a seq and no score, those that have waited longest first.
 
         An answer waits from the fold of its turn on; one whose judge call failed, from the end of a
-        pause after that (5 s after the first, 20 s after the second), so that one outage of a model
+        pause after that (3 s after the first, 12 s after the second), so that one outage of a model
         does not use up all three calls. An UNSCORABLE answer is named no more. Whoever goes on with the
         token of the page before, and from the start after the last page, comes to every answer, however
         many of them cannot be scored at the moment.
