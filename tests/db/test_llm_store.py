@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import random
 from dataclasses import replace
 from uuid import uuid4
 
 import psycopg
 
 from services.llm_gateway import statements, store
+from services.llm_gateway.clearing import Settled
 from services.llm_gateway.domain import (
     Call,
     CallState,
@@ -18,7 +20,7 @@ from services.llm_gateway.domain import (
     SessionId,
     Usage,
 )
-from services.llm_gateway.store import Held, Store
+from services.llm_gateway.store import Held, Intent, Store
 from tests.conftest import FreshDatabase
 from tests.db.erasure import open_transaction
 from tests.db.llm_world import CEILING, COST, RELEASED, RESULT, SETTLED, UNKNOWN, UNUSABLE, Ledger, intent, ledger
@@ -268,6 +270,37 @@ async def test_a_repeat_that_waited_for_another_attempt_leaves_it_under_no_older
         (2, 1, "dispatched"),
     ]
     assert ledger.spent(key) == COST + 2 * CEILING
+
+
+async def test_whatever_processes_do_to_a_call_the_money_adds_up_and_nothing_dangles(ledger: Ledger) -> None:
+    session_id = SessionId(uuid4())
+    intents = [intent(session_id, lease_ms=20) for _ in range(3)]
+    ended: set[tuple[str, int, int]] = set()
+
+    async def process(what: Intent) -> None:
+        """Offer the call, make it where one may, at a pace that may be too slow for its lease."""
+        found: Held | Call = await ledger.store.open(what)
+        for _ in range(4):
+            if isinstance(found, Held):
+                await asyncio.sleep(random.uniform(0, 0.04))
+                last = await ledger.store.retry(found, random.choice((RELEASED, UNUSABLE))) or found
+                end, state = random.choice(((SETTLED, CallState.DONE), (RELEASED, CallState.FAILED)))
+                await ledger.store.finish(last, end, state, RESULT if state is CallState.DONE else None)
+            elif found.state in (CallState.FAILED, CallState.UNKNOWN):
+                repeated = await ledger.store.repeat(what, found)
+                if repeated:
+                    place = (str(what.offer.key), found.fence, found.attempt)
+                    assert place not in ended, "one end, two repeats"
+                    ended.add(place)
+                    found = repeated
+                    continue
+            await ledger.store.clear(Settled(session_id, (what.offer.key.turn_id,)))
+            found = await ledger.store.read(what.offer.key)
+
+    await asyncio.gather(*(process(what) for what in intents for _ in range(4)))
+
+    ledger.spent(intents[0].offer.key)
+    assert len(ended) == sum(call["repeats"] for call in ledger.rows("calls", intents[0].offer.key))
 
 
 async def test_an_intent_that_waits_for_its_sessions_first_call_is_written_too(ledger: Ledger) -> None:
