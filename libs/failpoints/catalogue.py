@@ -49,7 +49,9 @@ class Point:
 
 # What the caller may lose the answer to. What only reads for somebody who looks is no step of a turn.
 _CALLS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
-    "bff": {"gateway.v1.ConversationService": ("StartSession", "SubmitTurn", "StreamTurn", "EndSession")},
+    "bff": {
+        "gateway.v1.ConversationService": ("StartSession", "SubmitTurn", "StreamTurn", "EndSession", "EraseSession")
+    },
     "gateway": {
         "history.v1.HistoryService": (
             "OpenStream",
@@ -76,7 +78,8 @@ _CALLS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "assessment": {"llm.v1.LlmService": ("Generate", "GetCall")},
 }
 
-# By context: the label of each statement that writes, the step's name, and what the transaction does.
+# By context: the label of each statement that writes, or the name of a transaction of several; the step's name; what the
+# transaction does.
 _TRANSACTIONS: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
     "history": (
         ("history_open", "open", "makes a stream, an interview's with its opening claimed"),
@@ -100,12 +103,15 @@ _TRANSACTIONS: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
         ("assessment_start", "start", "makes an interview"),
         ("assessment_record", "record", "records an answer's score, or that its judge failed"),
         ("assessment_advance", "advance", "folds committed turns into the evidence"),
+        ("assessment_erase", "erase", "erases what was said in an interview's answers"),
     ),
     "llm": (
         ("llm_open", "open", "writes the intent of a call"),
         ("llm_retry", "retry", "ends an attempt and begins the next"),
         ("llm_repeat", "repeat", "writes the intent of a call that came to nothing before"),
         ("llm_finish", "finish", "ends a call, with its result"),
+        ("llm_clear", "clear", "clears the results of turns that are over"),
+        ("llm_erase", "erase", "erases what was said in calls"),
     ),
 }
 

@@ -166,7 +166,7 @@ class Store:
     async def erase(self, session_id: SessionId) -> None:
         """Leave a tombstone and clear what stands under it: both, or nothing."""
         key = {"session_id": session_id}
-        async with self._db.transaction() as transaction:
+        async with self._db.transaction("assessment_erase") as transaction:
             await transaction.execute(statements.BURY, key)
             await transaction.execute(statements.ERASE, key)
 

@@ -135,14 +135,14 @@ class Store:
     async def clear(self, settled: Settled) -> None:
         """Clear results and contexts of these turns, but for calls under a live lease."""
         key = {"session_id": settled.session_id}
-        async with self._db.transaction() as transaction:
+        async with self._db.transaction("llm_clear") as transaction:
             if await transaction.one(statements.HOLD, key):
                 await transaction.execute(statements.CLEAR, key | {"turn_ids": list(settled.turn_ids)})
 
     async def erase(self, session_id: SessionId) -> None:
         """Leave a tombstone and clear what stands under it: both, or nothing."""
         key = {"session_id": session_id}
-        async with self._db.transaction() as transaction:
+        async with self._db.transaction("llm_erase") as transaction:
             await transaction.execute(statements.BURY, key)
             await transaction.execute(statements.ERASE, key)
 

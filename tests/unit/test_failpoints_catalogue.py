@@ -20,6 +20,8 @@ STATEMENTS = {
     "assessment": "services.assessment.statements",
     "llm-gateway": "services.llm_gateway.statements",
 }
+# What such a statement begins, another goes on with in the same transaction, which is named after that one.
+BEGINNINGS = {("llm-gateway", "llm_bury"), ("assessment", "assessment_bury")}
 STUBS = ("assessment", "gateway", "history", "llm", "session")
 NAME = re.compile(r"(bff|gateway|session|history|assessment|llm)(\.[a-z]+(_[a-z]+)*){1,2}\.(before|after)")
 
@@ -34,7 +36,7 @@ def writing_statements() -> Iterator[tuple[str, str]]:
 
 def test_every_statement_that_writes_is_a_step_and_every_such_step_is_a_statement() -> None:
     steps = {(step.service, step.seam) for step in STEPS if not step.seam.startswith("/") and step.seam != PROVIDER}
-    statements = set(writing_statements())
+    statements = set(writing_statements()) - BEGINNINGS
 
     assert (statements - steps, steps - statements) == (set(), set()), "libs/failpoints/catalogue.py lists the steps"
 
