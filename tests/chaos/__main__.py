@@ -72,7 +72,7 @@ async def _run(arguments: argparse.Namespace, planned: Sequence[Planned]) -> tup
                 return await random_errors.measure(ground, arguments.turns, arguments.percent)
         case "postgres":
             async with _ground(arguments, PROCESSES) as ground:
-                return await outage.measure(ground)
+                return await outage.measure(ground, _tell)
         case "gateway":
             async with _ground(arguments, PROCESSES) as ground:
                 return await gateway_death.measure(ground)
