@@ -78,8 +78,7 @@ _CALLS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "assessment": {"llm.v1.LlmService": ("Generate", "GetCall")},
 }
 
-# By context: the label of each statement that writes, or the name of a transaction of several; the step's name; what the
-# transaction does.
+# By context: the label of a statement that writes, or a transaction's name; the step's name; what the transaction does.
 _TRANSACTIONS: Final[Mapping[str, tuple[tuple[str, str, str], ...]]] = {
     "history": (
         ("history_open", "open", "makes a stream, an interview's with its opening claimed"),
