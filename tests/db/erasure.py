@@ -9,8 +9,10 @@ test ends it, a look at who waits for it, and everything that the tables still h
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import ModuleType
 from typing import Any, Self, TypeVar, cast
 from uuid import UUID
 
@@ -33,7 +35,7 @@ class OpenTransaction(db.Transaction):
         self._open = connection
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Self]:
+    async def transaction(self, _: str = "") -> AsyncIterator[Self]:
         yield self
 
     async def retrying(self, work: Callable[[], Awaitable[_T]]) -> _T:
@@ -59,6 +61,12 @@ async def open_transaction(dsn: str) -> AsyncIterator[tuple[db.Database, OpenTra
         transaction = OpenTransaction(connection)
         yield cast(db.Database, transaction), transaction
         await connection.rollback()
+
+
+def writing(module: ModuleType) -> set[str]:
+    """The labels of a module's statements that write: each is to be tried against an erasure."""
+    statements = [each for each in vars(module).values() if isinstance(each, db.Statement)]
+    return {each.name for each in statements if re.search(r"\b(INSERT INTO|UPDATE|DELETE FROM) [a-z]+\.", each.sql)}
 
 
 def remains(database: Database, context: str, session_id: UUID) -> list[dict[str, Any]]:

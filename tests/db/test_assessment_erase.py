@@ -9,6 +9,7 @@ import pytest
 
 from libs.folding.runs import Outcome
 from libs.runtime.errors import NotFound
+from services.assessment import statements
 from services.assessment.domain import Level, Score
 from services.assessment.evidence import AnswerState, AppliedTurn, Scored, SessionId, UnscoredRequest
 from services.assessment.judging import Verdict
@@ -29,7 +30,7 @@ from tests.db.assessment_world import (
     run,
     store,
 )
-from tests.db.erasure import open_transaction, remains
+from tests.db.erasure import open_transaction, remains, writing
 
 __all__ = ["interviews", "pool", "store"]  # fixtures
 
@@ -150,6 +151,12 @@ async def fails(store: Store, session_id: SessionId, turns: Turns) -> None:
 
 
 WRITES = pytest.mark.parametrize("write", [starts, folds, repairs, scores, scores_early, fails])
+
+
+def test_every_statement_that_writes_is_tried_here() -> None:
+    tried = {"assessment_start", "assessment_advance", "assessment_record"}
+
+    assert writing(statements) == tried | {"assessment_bury", "assessment_erase"}
 
 
 async def ready_for(write: Write, interviews: Interviews) -> tuple[SessionId, Turns]:

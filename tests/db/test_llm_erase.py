@@ -8,10 +8,11 @@ from uuid import uuid4
 import pytest
 
 from libs.runtime.errors import NotFound
+from services.llm_gateway import statements
 from services.llm_gateway.clearing import Settled
 from services.llm_gateway.domain import CallState, Completion, SessionId
 from services.llm_gateway.store import Held, Intent, Store
-from tests.db.erasure import open_transaction, remains
+from tests.db.erasure import open_transaction, remains, writing
 from tests.db.llm_world import CEILING, COST, RELEASED, SETTLED, Ledger, intent, ledger
 
 __all__ = ["ledger"]  # a fixture
@@ -123,6 +124,12 @@ async def clears(store: Store, done: Held, _: Intent) -> bool:
     key = done.intent.offer.key
     await store.clear(Settled(key.session_id, (key.turn_id,)))
     return False
+
+
+def test_every_statement_that_writes_is_tried_here() -> None:
+    tried = {"llm_open", "llm_repeat", "llm_retry", "llm_finish", "llm_clear"}
+
+    assert writing(statements) == tried | {"llm_bury", "llm_erase"}
 
 
 Write = Callable[[Store, Held, Intent], Awaitable[bool]]

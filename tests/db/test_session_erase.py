@@ -11,13 +11,14 @@ import pytest
 from libs.folding.runs import Digest, Outcome, Run, first_digest
 from libs.runtime import db
 from libs.runtime.errors import NotFound
+from services.session import store
 from services.session.domain import Kind, NanoUsd, NewSession, OwnerId, SessionId, Totals
 from services.session.entries import AppliedTurn, Reading
 from services.session.listing import NEWEST, PageRequest, Viewer
 from services.session.store import Store
 from services.session.usecases import Directory
 from tests.databases import Database
-from tests.db.erasure import open_transaction, remains
+from tests.db.erasure import open_transaction, remains, writing
 
 OWNER, NAME, PAIR = "alice@example.org", "Zoë Quill", "requisition-4711"
 EVERYONE = Viewer(None, None)
@@ -117,6 +118,10 @@ async def test_an_erased_session_is_in_no_list_and_can_neither_be_read_nor_enter
             await create(directory, session_id)
         [applied] = await directory.apply([run(session_id)])
         assert (applied.outcome, applied.position) == (Outcome.ERASED, None)
+
+
+def test_every_statement_that_writes_is_tried_here() -> None:
+    assert writing(store) == {"session_insert", "session_advance", "session_erase"}
 
 
 @WRITES
