@@ -21,7 +21,7 @@ _Arrival: TypeAlias = Callable[[], None]
 class Proxy:
     """Listens on a free port of the loopback interface and carries connections to `upstream`.
 
-    `counted` says what its faults did so far: chunks `delayed`, connections `reset`, chunks `swallowed`.
+    `counted` says what its faults did so far: connections `reset`; chunks, and ends, `delayed` and `swallowed`.
     """
 
     def __init__(self, upstream: Address) -> None:
@@ -143,22 +143,18 @@ class Side(asyncio.Protocol):
             self._connection.opened()
 
     def data_received(self, data: bytes) -> None:
-        if self._connection.swallows:
-            self._connection.proxy.counted["swallowed"] += 1
-        else:
-            self._send(lambda: self.other.write(data))
+        self._send(lambda: self.other.write(data))
 
     def eof_received(self) -> bool:
         """The other direction goes on, until it has ended too."""
         self._ended = True
-        if not self._connection.swallows:
-            self._send(self._connection.close if self.other._ended else self.other.write_eof)
+        self._send(self._connection.close if self.other._ended else self.other.write_eof)
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._connection.swallows:
             self._connection.proxy.connections.discard(self._connection)
-            self._send(self.other.abort if error else self.other.close)
+        self._send(self.other.abort if error else self.other.close)
 
     def pause_writing(self) -> None:
         self.other.pause_reading()
@@ -210,6 +206,9 @@ class Side(asyncio.Protocol):
     def _send(self, arrive: _Arrival) -> None:
         """Let something arrive at the other side, now or late, and never before what was sent earlier."""
         proxy, there = self._connection.proxy, self.other._transport is not None
+        if self._connection.swallows:
+            proxy.counted["swallowed"] += 1
+            return
         if there and not self._travelling and not proxy.delay_seconds:
             arrive()
             return

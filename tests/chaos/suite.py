@@ -80,11 +80,19 @@ class Ground:
         """A candidate with a seed of their own; `number` is below 1,000."""
         return Client(self.rest(f"candidate-{number}"), self.journal, load, self._seed * 1000 + number, habits)
 
+    def operator(self) -> Operator:
+        """Who ends and erases sessions."""
+        return Operator(self.rest("operator", Role.OPERATOR), self.journal)
+
+    def provoker(self, load: Load, operator: Operator) -> Provoker:
+        """Who sees to it that things happen under this load."""
+        repairs = Repairs(self.channel, self.stack.token("operator", Role.OPERATOR))
+        return Provoker(self.stack, load, self.model, operator, repairs, self.client(999, load))
+
     def injector(self, load: Load) -> Injector:
         """Who carries faults out under this load."""
-        operator = Operator(self.rest("operator", Role.OPERATOR), self.journal)
-        repairs = Repairs(self.channel, self.stack.token("operator", Role.OPERATOR))
-        provoker = Provoker(self.stack, load, self.model, operator, repairs, self.client(999, load))
+        operator = self.operator()
+        provoker = self.provoker(load, operator)
         return Injector(self.stack, load, self.http, self.model, operator, provoker)
 
     def entries(self) -> list[Entry]:
