@@ -11,12 +11,10 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from libs.identity.actor import Role
 from libs.runtime.failpoints import EXIT_CODE
 from tests.chaos import processes, stack
 from tests.chaos.crash_table import ROWS
 from tests.chaos.faults import Fault, Kind
-from tests.chaos.operators import Operator
 from tests.chaos.polling import until_told
 from tests.chaos.provocation import provocations
 from tests.chaos.stack import Stack
@@ -170,7 +168,7 @@ async def test_an_end_or_an_erase_during_a_turn_holds_although_the_ledger_dies_o
     product: Stack, point: str, request: pytest.FixtureRequest
 ) -> None:
     async with talking(product, request.node.name) as crowd:
-        operator = Operator(crowd.ground.rest("operator", Role.OPERATOR), crowd.ground.journal)
+        operator = crowd.ground.operator()
         do = operator.end if point.startswith("history.seal") else operator.erase
         under_way = list(crowd.load.flights.values())
         _, *acknowledged = await asyncio.gather(ended_at(crowd, "history", point), *map(do, under_way))
