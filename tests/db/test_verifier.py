@@ -79,6 +79,33 @@ async def test_nothing_is_wrong_after_an_interview_that_came_to_its_end(contexts
     assert await verify(contexts.database.dsns, [session_id], quiet=True) == Report(sessions=1)
 
 
+async def test_nothing_is_wrong_with_what_an_erase_leaves_wherever_it_came(contexts: World) -> None:
+    interview, chat, running, ended = [
+        await contexts.interview(),
+        await contexts.chat(),
+        await contexts.interview(),
+        await contexts.interview(),
+    ]
+    held = await contexts.begun(running)
+    call = await contexts.intended(running, held.turn_id, "question")
+    await contexts.history.history.seal_stream(LedgerId(ended), ALICE)
+    for session_id in (interview, chat, running, ended):
+        await contexts.erase(session_id)
+    await contexts.finish(call)
+
+    report = await verify(contexts.database.dsns, [interview, chat, running, ended], quiet=True)
+
+    assert report == Report(sessions=4)
+
+
+async def test_nothing_is_wrong_with_an_erase_under_way_or_of_a_session_that_was_half_made(contexts: World) -> None:
+    under_way, half_made = await contexts.interview(), await contexts.opened()
+    await contexts.history.history.erase_stream(LedgerId(under_way), ALICE)
+    await contexts.erase(half_made)
+
+    assert await verify(contexts.database.dsns, [under_way, half_made]) == Report(sessions=2)
+
+
 # What is done to a session whose id is {id}, and the invariants that it breaks.
 BROKEN = {
     "a turn is gone": (
@@ -172,6 +199,17 @@ BROKEN = {
         "I8",
         """
         UPDATE history.streams SET sealed = true, sealed_at = now(), erased = true, acked_rev = 0
+        WHERE session_id = '{id}'
+        """,
+    ),
+    "an erase is acknowledged that the others never heard of": (
+        "I8",
+        """
+        UPDATE history.turns SET user_text = NULL, reply_text = NULL, record = NULL, fingerprint = NULL
+        WHERE session_id = '{id}';
+        UPDATE history.streams
+        SET rev = rev + 1, acked_rev = rev + 1, sealed = true, sealed_at = now(), erased = true, salt = NULL,
+            personal_facts = NULL, fingerprint = NULL
         WHERE session_id = '{id}'
         """,
     ),

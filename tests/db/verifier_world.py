@@ -1,7 +1,7 @@
 """Sessions in all contexts on a real database, made by the services' use cases and stores, for the verifier to read."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -10,6 +10,7 @@ import psycopg
 from colloquy.gateway.v1 import gateway_pb2, record_pb2
 from libs.folding.runs import Digest, Run
 from libs.runtime.db import Database as Pool
+from libs.runtime.errors import NotFound
 from services.assessment import evidence
 from services.assessment.bankfile import read_banks
 from services.assessment.catalogue import Catalogue
@@ -20,7 +21,7 @@ from services.assessment.usecases import Interviews
 from services.history.commands import TurnRange
 from services.history.domain import Head, Kind, Turn
 from services.history.domain import SessionId as LedgerId
-from services.history.usecases import Owner
+from services.history.usecases import Opened, Owner
 from services.llm_gateway import domain as llm
 from services.llm_gateway.store import Held, Intent
 from services.llm_gateway.store import Store as CallStore
@@ -59,9 +60,7 @@ class World:
 
     async def interview(self, turns: int = 3) -> SessionId:
         """An interview with an opening and answers, each phrased and judged; folded and acknowledged."""
-        opened = await self.history.history.open_stream(
-            interview(facts=FACTS.SerializeToString(), personal_facts=PERSONAL.SerializeToString())
-        )
+        opened = await self._opened()
         session_id = SessionId(opened.head.session_id)
         await self.interviews.start(evidence.SessionId(session_id), FACTS.plan, BANK.version, "")
         await self.directory.create(_listed(opened.head))
@@ -86,6 +85,10 @@ class World:
         await self.settle(session_id)
         return session_id
 
+    async def opened(self) -> SessionId:
+        """An interview that only the ledger has yet."""
+        return SessionId((await self._opened()).head.session_id)
+
     async def begun(self, session_id: SessionId) -> Owner:
         """A message that somebody answers now."""
         return owner(await self.history.history.begin_turn(message(LedgerId(session_id))))
@@ -103,8 +106,16 @@ class World:
 
     async def called(self, held: Owner, purpose: str) -> None:
         """A model call that gave a result."""
-        call = await self.intended(held.head.session_id, held.turn_id, purpose)
-        await self.calls.finish(call, SETTLED, llm.CallState.DONE, RESULT)
+        await self.finish(await self.intended(held.head.session_id, held.turn_id, purpose))
+
+    async def finish(self, call: Held) -> None:
+        """The result of a call; what it cost is recorded though the session was erased meanwhile."""
+        with suppress(NotFound):
+            await self.calls.finish(call, SETTLED, llm.CallState.DONE, RESULT)
+
+    async def _opened(self) -> Opened:
+        new = interview(facts=FACTS.SerializeToString(), personal_facts=PERSONAL.SerializeToString())
+        return await self.history.history.open_stream(new)
 
     async def intended(self, session_id: UUID, turn_id: UUID, purpose: str) -> Held:
         key = llm.CallKey(llm.SessionId(session_id), llm.TurnId(turn_id), llm.Purpose(purpose))
@@ -134,6 +145,15 @@ class World:
         if head.kind is Kind.INTERVIEW:
             await self.interviews.apply([Run(session_id, tuple(map(_assessed, turns)), head.last_seq, head.sealed)])
         assert await ledger.acknowledge_streams([(head.session_id, head.rev)]) == 1
+
+    async def erase(self, session_id: UUID) -> None:
+        """As an operator has it done: the ledger, then the others, then the acknowledgement."""
+        head = await self.history.history.erase_stream(LedgerId(session_id), ALICE)
+        await self.directory.erase(ListedId(session_id))
+        if head.kind is Kind.INTERVIEW:
+            await self.interviews.erase(evidence.SessionId(session_id))
+        await self.calls.erase(llm.SessionId(session_id))
+        assert await self.history.history.acknowledge_streams([(head.session_id, head.rev)]) == 1
 
     def execute(self, statements: str) -> None:
         """Do to the tables, as their owner, what no service would."""
