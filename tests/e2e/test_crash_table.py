@@ -6,15 +6,18 @@ the tables hold every invariant. `python -m tests.chaos` does each row many time
 
 import asyncio
 from collections.abc import AsyncIterator
+from zlib import crc32
 
 import orjson
 import pytest
 import pytest_asyncio
 
 from libs.runtime.failpoints import EXIT_CODE
-from tests.chaos import processes, stack
+from tests.chaos import ledger, processes, stack, suite
 from tests.chaos.crash_table import ROWS
 from tests.chaos.faults import Fault, Kind
+from tests.chaos.load import Load
+from tests.chaos.manners import FAITHFUL
 from tests.chaos.polling import until_told
 from tests.chaos.provocation import provocations
 from tests.chaos.stack import Stack
@@ -84,6 +87,22 @@ async def test_a_process_that_ends_at_a_point_costs_nobody_an_answer(
     assert aftermath.wrong == []
     # No call is made again but those that were under way in a process that died.
     assert set(aftermath.repeated) <= ({LOST} if fault.target == "llm-gateway" else set())
+
+
+async def test_the_gateways_own_retry_gets_the_claim_whose_reply_was_lost(
+    product: Stack, request: pytest.FixtureRequest
+) -> None:
+    async with suite.ground(product, crc32(request.node.name.encode())) as ground:
+        client = ground.client(0, Load(0), FAITHFUL)
+        message = await client.written(await client.interview())
+        for gateway in GATEWAYS:
+            await processes.arm(ground.http, product, gateway, "gateway.history.begin_turn.after=1*error")
+
+        reply = await ground.rest("candidate-0").ask("POST", message.path, message.body, key=message.request)
+
+        turn = (await ledger.read(product.host.owner_dsn)).turns[message.request]
+    assert (reply.status, reply.replayed) == (200, False)
+    assert turn.committed_by == "owner"
 
 
 @pytest.mark.parametrize("point", ["gateway.history.begin_turn.after", "gateway.history.commit_turn.after"])

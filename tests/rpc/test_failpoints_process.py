@@ -15,7 +15,7 @@ from colloquy.history.v1 import history_pb2, history_pb2_grpc
 from libs.runtime import client
 from libs.runtime.errors import Unavailable
 from libs.runtime.failpoints import EXIT_CODE
-from services.cli.environment import SERVICES
+from services.cli.environment import SERVICES, VERIFIER
 from tests.databases import Database
 from tests.rpc.processes import PATIENCE_SECONDS, line_of, process
 
@@ -111,10 +111,8 @@ async def test_a_process_without_failpoints_cannot_be_armed(database: Database, 
         await service.open(uuid4())
 
 
-@pytest.mark.parametrize("name", [service.name for service in SERVICES])
-async def test_every_service_refuses_failpoints_in_production_and_names_that_there_are_not(name: str) -> None:
-    (module,) = (service.module for service in SERVICES if service.name == name)
-
+@pytest.mark.parametrize("module", [program.module for program in (*SERVICES, VERIFIER)])
+async def test_every_process_refuses_failpoints_in_production_and_names_that_there_are_not(module: str) -> None:
     in_production, unknown = await asyncio.gather(
         refused(module, COLLOQUY_ENV="production", COLLOQUY_FAILPOINTS="history.commit.after=exit"),
         refused(module, COLLOQUY_FAILPOINTS="history.comit.after=exit"),
