@@ -4,7 +4,8 @@
 
 The llm-gateway is a script that keeps its contract: the first intent wins, a call is made once, an erased session has
 no calls. `world.gateway()` is a replica, of which there may be many; one that `cannot_reach` a context finds nobody
-there. Time passes by `world.expire` and `world.age`. What is left behind is asked of the tables.
+there. Time passes by `world.expire` and `world.age`; otherwise there is plenty of it, so that a busy machine changes
+nothing. What is left behind is asked of the tables.
 """
 
 import asyncio
@@ -41,6 +42,7 @@ from services.assessment.judge import Judge
 from services.assessment.servicer import AssessmentServicer
 from services.assessment.store import Store as AssessmentStore
 from services.assessment.usecases import Interviews
+from services.gateway import domain, recovery
 from services.gateway.claim import Message
 from services.gateway.clearable import Clearable
 from services.gateway.composition import Composition
@@ -67,7 +69,8 @@ ANSWER = "I would add an index on the column that the query filters by, and then
 QUESTION = "In the model's own words: what would you look at next?"
 VERDICT = json.dumps({"quotes": ["add an index"], "rationale": "An index.", "level": 2, "confidence": 0.9})
 NOBODY = "127.0.0.1:1"
-CAP_MS = 5000
+PATIENCE_MS = 30_000
+CAP_MS = PATIENCE_MS
 ANYBODY = history_pb2.Viewer(any_owner=True)
 CATALOGUE = Catalogue.of(read_banks())
 
@@ -175,8 +178,10 @@ class Gateway:
         self.composition = Composition(contexts)
         self.settling = Settling(contexts, background)
         self.recovery = Recovery(contexts, self.composition, self.settling, background)
-        self.turns = Turns(contexts, self.composition, self.settling, self.recovery, background, Budgets(2000, 15_000))
-        limits = Limits(interview_ms=2000, chat_ms=15_000, max_turns=100, min_interval_ms=0)
+        self.turns = Turns(
+            contexts, self.composition, self.settling, self.recovery, background, Budgets(PATIENCE_MS, PATIENCE_MS)
+        )
+        limits = Limits(PATIENCE_MS, PATIENCE_MS, max_turns=100, min_interval_ms=0)
         pinned = {"question": rendering.QUESTION, "judge": rendering.JUDGE, "chat": rendering.CHAT}
         self.sessions = Sessions(contexts, self.composition, self.settling, background, limits, pinned)
         self.reading = Reading(contexts, self.settling)
@@ -297,6 +302,10 @@ async def running(name: str, register: Any, *closing: Any) -> AsyncIterator[str]
 async def world(fresh_database: FreshDatabase, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """Everything up, over a database of its own; gone after the test."""
     monkeypatch.setattr(runtime_server, "NOT_SERVING_SECONDS", 0)
+    monkeypatch.setattr(recovery, "REPAIR_MS", PATIENCE_MS)
+    monkeypatch.setattr(domain, "PLAN_SHARE_MS", PATIENCE_MS)
+    timeout_seconds = client._timeout_seconds
+    monkeypatch.setattr(client, "_timeout_seconds", lambda cap_ms: max(timeout_seconds(cap_ms), PATIENCE_MS / 1000))
     database, models = fresh_database(), Models()
     async with AsyncExitStack() as stack:
 
@@ -304,7 +313,10 @@ async def world(fresh_database: FreshDatabase, monkeypatch: pytest.MonkeyPatch) 
             return await stack.enter_async_context(running(name, register, *closing))
 
         llm = await up("llm", partial(llm_pb2_grpc.add_LlmServiceServicer_to_server, models))
-        pools = {name: db.Database(database.dsns[name], name) for name in ("history", "session", "assessment")}
+        pools = {
+            name: db.Database(database.dsns[name], name, statement_timeout_ms=PATIENCE_MS)
+            for name in ("history", "session", "assessment")
+        }
         judge_channel = client.open_channel(llm)
         evidence = AssessmentStore(pools["assessment"])
         judge = Judge(llm_pb2_grpc.LlmServiceStub(judge_channel))

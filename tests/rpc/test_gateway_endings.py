@@ -11,7 +11,7 @@ from colloquy.gateway.v1 import gateway_pb2
 from colloquy.history.v1 import history_pb2
 from libs.runtime.errors import ColloquyError, NotFound, SessionClosed, TurnInProgress
 from tests.rpc.bff_world import until
-from tests.rpc.gateway_world import ANYBODY, Gateway, World, message, world
+from tests.rpc.gateway_world import ANSWER, ANYBODY, Gateway, World, message, world
 
 __all__ = ["world"]
 
@@ -200,3 +200,35 @@ async def test_what_is_not_yours_or_is_no_chat_is_not_erased(world: World) -> No
             await gateway.erasing.erase(session_id, viewer)
 
     assert not world.rows("SELECT 1 FROM history.streams WHERE erased")
+
+
+async def test_whatever_meets_an_erasure_leaves_nothing_that_was_said(world: World) -> None:
+    gateways = [world.gateway(), world.gateway()]
+    kinds = ["interview", "chat"] * 6
+    sessions = await asyncio.gather(*(gateways[0].start(kind, candidate_name="Ada") for kind in kinds))
+    for session_id in sessions[:4]:
+        await world.left_behind(gateways[0], session_id)
+
+    async def meet(session_id: str) -> None:
+        *_, erased = await asyncio.gather(
+            outcome(gateways[1].say(session_id)),
+            sooner_or_later(gateways[0].unsettled.round()),
+            sooner_or_later(gateways[0].reading.end(session_id, ANYBODY)),
+            sooner_or_later(gateways[1].erasing.erase(session_id, ANYBODY)),
+        )
+        assert erased is None
+
+    await asyncio.gather(*map(meet, sessions))
+
+    await settled(world, gateways, sessions)
+    tables = {
+        "history.turns": "user_text, reply_text, record, fingerprint",
+        "history.streams": "personal_facts, fingerprint, salt",
+    }
+    for table, columns in tables.items():
+        rows = world.rows(f"SELECT {columns} FROM {table} WHERE session_id = ANY(%s::uuid[])", sessions)
+        assert not [row for row in rows if any(row.values())]
+    for table in ("session.sessions", "assessment.interviews", "assessment.answers"):
+        rows = world.rows(f"SELECT t::text AS row FROM {table} t WHERE session_id = ANY(%s::uuid[])", sessions)
+        assert not [row for row in rows if "Ada" in row["row"] or ANSWER[:20] in row["row"]]
+    assert set(sessions) <= world.models.erased

@@ -337,6 +337,27 @@ async def test_pages_go_round_and_come_to_everybody(world: World, monkeypatch: p
     assert states == {"RUNNING": 2, "COMMITTED": 3}
 
 
+async def test_the_sweep_finishes_an_erasure(world: World) -> None:
+    gateway = world.gateway()
+    lame = world.gateway(cannot_reach=("session", "assessment", "llm"))
+    session_id = await gateway.start()
+    await gateway.say(session_id)
+    await gateway.idle()
+
+    await lame.erasing.erase(session_id, ANYBODY)
+    world.age(session_id)
+    before = (world.is_quiet(session_id), session_id in world.models.erased)
+    await gateway.unsettled.round()
+
+    assert before == (False, False)
+    assert session_id in world.models.erased
+    assert world.rows("SELECT erased FROM session.sessions WHERE session_id = %s", session_id) == [{"erased": True}]
+    assert world.rows("SELECT erased FROM assessment.interviews WHERE session_id = %s", session_id) == [
+        {"erased": True}
+    ]
+    assert world.is_quiet(session_id)
+
+
 async def test_an_answer_whose_judge_was_out_of_reach_is_scored_late(world: World) -> None:
     gateway = world.gateway()
     session_id = await gateway.start()
