@@ -5,10 +5,10 @@ metrics port) asks here once, when it is made. Where COLLOQUY_FAILPOINTS is not 
 function that it was given and `routes` nothing: no call and no statement knows that failpoints exist.
 """
 
+import asyncio
 import difflib
 import os
 import random
-from asyncio import sleep
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
@@ -52,8 +52,8 @@ class Trial:
 class Points:
     """The points of one process."""
 
-    def __init__(self, service: str, actions: Mapping[str, Action], draw: Callable[[], float] = random.random) -> None:
-        self._service, self._draw = service, draw
+    def __init__(self, service: str, actions: Mapping[str, Action]) -> None:
+        self._service = service
         self._steps = {step.seam: step for step in catalogue.STEPS if step.service == service}
         self._trials: dict[str, Trial] = {}
         self.arm(actions)
@@ -86,7 +86,7 @@ class Points:
             await self._reach(step.after, broken, taken=True)
 
     async def _reach(self, point: str, broken: Broken, *, taken: bool) -> None:
-        action = self._trials[point].reach(self._draw())
+        action = self._trials[point].reach(random.random())
         if action is None:
             return
         logs.logger().warning("failpoint_fired", failpoint=point, action=str(action))
@@ -95,7 +95,7 @@ class Points:
                 logs.flush()
                 os._exit(EXIT_CODE)
             case Effect.SLEEP:
-                await sleep(action.sleep_ms / 1000)
+                await asyncio.sleep(action.sleep_ms / 1000)
             case Effect.ERROR:
                 raise broken(taken)
 
