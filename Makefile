@@ -60,8 +60,9 @@ TURNS ?= 1000
 chaos: install ## the fault suite: make chaos SEED=n TURNS=n [JSON=report.json] [ARGS="..."]
 	GRPC_ENABLE_FORK_SUPPORT=false $(BIN)/python -m tests.chaos --seed $(SEED) --turns $(TURNS) $(if $(JSON),--json "$(JSON)") $(ARGS)
 
-prove: install ## the long proofs: the turn protocol searched, its mutants caught
+prove: install ## the long proofs: the turn protocol searched, the real stores held to it
 	$(BIN)/python -m tests.prove
+	$(BIN)/python -m pytest tests/prove --hypothesis-profile=prove
 
 # As root PostgreSQL may keep its data where its user reaches it: .data/postgres/elsewhere is a link to there.
 clean: ## remove .venv, .data and caches

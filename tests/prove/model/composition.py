@@ -8,7 +8,7 @@ from itertools import permutations
 from services.gateway import domain
 from tests.prove.model.calls import Call
 from tests.prove.model.ledger import Reply
-from tests.prove.model.projections import brought
+from tests.prove.model.projections import Projection, brought
 from tests.prove.model.rules import Rules, Scope
 from tests.prove.model.world import World
 
@@ -32,17 +32,25 @@ class Composition:
 
     def choices(self, world: World, request: int) -> Iterator[tuple[str, Reply | None, int, World]]:
         """What may be asked on the base of a turn: a reply where no model is needed, else an item; and the world after
-        GetPlan, which folds the base's last turn."""
+        GetPlan."""
         if not self.scope.interview:
             yield "a chat has nothing to choose", None, ANYTHING, world
             return
-        base = world.turns[request].base
-        evidence = (
-            brought(world.evidence, world.ledger.chain()[:base]) if self.rules.plan_is_at_base else world.evidence
-        )
-        for item in self._firsts(world.ledger.asked(len(evidence.folded)), base):
+        base, evidence = world.turns[request].base, world.evidence
+        if self.rules.plan_is_at_base:
+            evidence, asked = self._planned_from(world, base), world.ledger.asked(base)
+        else:
+            asked = world.ledger.asked(len(evidence.folded))
+        for item in self._firsts(asked, base):
             label = f"GetPlan offers item {item}" if item else "GetPlan: nothing left to ask"
             yield label, None if item else CLOSING, item, world._replace(evidence=evidence)
+
+    def _planned_from(self, world: World, base: int) -> Projection:
+        """The evidence after GetPlan, which counts the base's last turn without folding it. Where more is missing it is
+        repaired, and where there is none it is made."""
+        evidence = world.evidence
+        lacks = len(evidence.folded) + 1 < base
+        return brought(evidence, world.ledger.chain()[:base]) if lacks or evidence.state == "ABSENT" else evidence
 
     def other_words(self, world: World, request: int, taken: int) -> Iterator[Reply]:
         """What may be said instead of asking an item that turned out to be asked already."""

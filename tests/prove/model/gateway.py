@@ -79,7 +79,7 @@ class Gateway(Composition):
             if owner.at == "choose":
                 yield f"{label}, unheard", Message(message.request, "begin", owner.claim), after
 
-    # 2: GetPlan, which folds the base's last turn first
+    # 2: GetPlan at the base
 
     def _choose(self, world: World, message: Message) -> Iterator[Move]:
         for label, reply, choice, after in self.choices(world, message.request):

@@ -1,7 +1,7 @@
 """`history` as values: one stream, its turns, and what each RPC makes of them in one transaction.
 
 Who may enter is decided by the real rule, `services.history.admission.admit`; the rest says what the statements of
-`services/history/statements.py` say.
+`services/history/statements.py` say, and `tests/prove/test_history_conforms.py` holds the two together.
 """
 
 from dataclasses import fields
@@ -173,6 +173,15 @@ def erase(ledger: Ledger, rules: Rules = PROTOCOL) -> Ledger:
         return ledger
     turns = tuple(_failed_if_open(turn)._replace(reply=None) for turn in ledger.turns)
     return Ledger(_closed(ledger.stream, rules)._replace(erased=True), turns)
+
+
+def reset(ledger: Ledger) -> Ledger:
+    """InterveneStream(RESET), by an operator: the claim that is held ends, and its turn may be taken over at once."""
+    stream = _unclaimed(ledger.stream)._replace(fence=ledger.stream.fence + 1)
+    if ledger.stream.active == NOBODY:
+        return Ledger(stream, ledger.turns)
+    given_back = ledger.turns[ledger.stream.active]._replace(state=ABANDONED, reason="UNAVAILABLE")
+    return ledger.having(ledger.stream.active, given_back, stream)
 
 
 def acknowledge(ledger: Ledger, rev: int, rules: Rules = PROTOCOL) -> Ledger:
