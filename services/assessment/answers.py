@@ -71,7 +71,7 @@ class Answers:
         for purpose in PURPOSES:
             reply = await self._judge.ask(answer.key, purpose, prompt)
             if reply.exhausted:
-                again = await self._again(answer, item, purpose, prompt, reply)
+                again = await self._again(answer, item, purpose, prompt)
                 if isinstance(again, Assessed):
                     return again
                 reply = again
@@ -94,21 +94,21 @@ class Answers:
         """Answers that have a seq and no score, those that have waited longest first."""
         return await self._store.unscored(request)
 
-    async def _again(
-        self, answer: Answer, item: Item, purpose: str, prompt: Rendered, ended: Reply
-    ) -> Reply | Assessed:
+    async def _again(self, answer: Answer, item: Item, purpose: str, prompt: Rendered) -> Reply | Assessed:
         """Repeat a call that came to nothing before, or was cleared; or tell where its answer stands for good.
 
-        The llm-gateway's ledger has all calls that were made, those whose end was never recorded here too.
+        The llm-gateway's ledger has all calls that were made, those whose end was never recorded here too. One that
+        somebody else has begun meanwhile is followed: it may be the last, and bring a verdict.
         """
         spent = await self._judge.spent(answer.key)
         known = await self._store.standing(answer.key)
         if known is None or known.state is not AnswerState.PENDING:
             return _for_good(known, spent.usage)
-        left = MAX_FAILED_CALLS - spent.calls
-        if left <= 0:
-            return _for_good(await self._fail(answer, item, spent.calls), spent.usage)
-        return await self._judge.ask(answer.key, purpose, prompt, max_calls=ended.failed_calls + left)
+        calls = sum(spent.calls.values())
+        if calls >= MAX_FAILED_CALLS and not spent.under_way:
+            return _for_good(await self._fail(answer, item, calls), spent.usage)
+        left = max(0, MAX_FAILED_CALLS - calls)
+        return await self._judge.ask(answer.key, purpose, prompt, max_calls=spent.calls[purpose] + left)
 
     def _item(self, answer: Answer) -> Item:
         item = self._catalogue.bank(answer.bank_version).item(ItemId(answer.item_id))

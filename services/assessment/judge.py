@@ -4,6 +4,7 @@ Whether what it says can be used is decided elsewhere (`judging`). Here is decid
 something, or it failed for good and counts, or it is late or out of reach and does not.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -70,10 +71,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """How many judge calls were made for an answer, under all purposes, and what they consumed."""
+    """How many judge calls were made for an answer by purpose, what they consumed, and whether one is under way."""
 
-    calls: int
+    calls: Mapping[str, int]
     usage: Usage
+    under_way: bool
 
 
 class Judge:
@@ -106,7 +108,11 @@ class Judge:
         turn = llm_pb2.ListCallsRequest(session_id=str(key.session_id), turn_id=str(key.turn_id))
         entries = (await call(self._llm.ListCalls, turn, _left_ms())).calls
         judged = [entry for entry in entries if entry.purpose in PURPOSES]
-        return Spent(sum(entry.repeats + 1 for entry in judged), sum((_usage(it.usage) for it in judged), Usage()))
+        return Spent(
+            calls={entry.purpose: entry.repeats + 1 for entry in judged},
+            usage=sum((_usage(entry.usage) for entry in judged), Usage()),
+            under_way=any(entry.state == llm_pb2.CALL_STATE_INFLIGHT for entry in judged),
+        )
 
     async def _look_up(self, request: llm_pb2.GenerateRequest, failure: Unavailable | InvalidField) -> Reply:
         """What a call that was answered with an error came to: it failed, or it never began."""

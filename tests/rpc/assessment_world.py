@@ -84,6 +84,8 @@ class ScriptedLlm(llm_pb2_grpc.LlmServiceServicer):
     waiting: Counter[str] = field(default_factory=Counter)
     """Requests by turn that wait, or have waited, for a call."""
     prompts: list[llm_pb2.GenerateRequest] = field(default_factory=list)
+    listing_waits: list[asyncio.Event] = field(default_factory=list)
+    """What the next requests for a list of calls wait for, one after another."""
     _flights: dict[tuple[str, str], asyncio.Task[None]] = field(default_factory=dict)
 
     async def Generate(self, request: llm_pb2.GenerateRequest, context: Any) -> llm_pb2.GenerateResponse:  # noqa: N802
@@ -113,9 +115,14 @@ class ScriptedLlm(llm_pb2_grpc.LlmServiceServicer):
         raise Unimplemented
 
     async def ListCalls(self, request: llm_pb2.ListCallsRequest, context: Any) -> llm_pb2.ListCallsResponse:  # noqa: N802
+        if self.listing_waits:
+            await self.listing_waits.pop(0).wait()
         of_turn = [call for (turn_id, _), call in self.calls.items() if turn_id == request.turn_id]
         return llm_pb2.ListCallsResponse(
-            calls=[llm_pb2.CallEntry(purpose=it.purpose, repeats=it.repeats, usage=it.usage) for it in of_turn]
+            calls=[
+                llm_pb2.CallEntry(purpose=it.purpose, state=it.state, repeats=it.repeats, usage=it.usage)
+                for it in of_turn
+            ]
         )
 
     async def ListClearable(self, request: Any, context: Any) -> Any:  # noqa: N802

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -54,6 +54,13 @@ async def unscored(served: World, told: Told) -> list[str]:
         served.assessment.ListUnscored, assessment_pb2.ListUnscoredRequest(max_answers=500), 5000
     )
     return [answer.turn_id for answer in response.answers if answer.session_id == str(told.session_id)]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return once it holds: a counter of the script, not an event."""
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
 
 
 async def until_settled(served: World, told: Told) -> assessment_pb2.AssessAnswerResponse:
@@ -290,6 +297,30 @@ async def test_however_many_ask_at_once_an_answer_costs_three_calls(served: Worl
     assert served.llm.made[answer.turn_id] == 3
 
 
+async def test_a_last_call_that_somebody_else_has_begun_is_followed_and_not_counted_as_failed(
+    served: World, told: Told
+) -> None:
+    answer, looked, arrived = told.turns[1], asyncio.Event(), asyncio.Event()
+    served.llm.script[answer.turn_id] += [fails, fails, says_after(arrived, verdict(3))]
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await served.assess(told, answer)
+
+    served.llm.listing_waits.append(looked)
+    slow = asyncio.create_task(served.assess(told, answer))
+    await until(lambda: not served.llm.listing_waits)
+    quick = asyncio.create_task(served.assess(told, answer))
+    await until(lambda: served.llm.made[answer.turn_id] == 3)
+    waiting = served.llm.waiting[answer.turn_id]
+    looked.set()
+    await until(lambda: served.llm.waiting[answer.turn_id] > waiting)
+    arrived.set()
+
+    assert await quick == await slow
+    assert (quick.result().state, quick.result().level) == (SCORED, 3)
+    assert served.llm.made[answer.turn_id] == 3
+
+
 async def test_a_judge_that_failed_twice_may_still_score(served: World, told: Told) -> None:
     answer = told.turns[1]
     served.llm.script[answer.turn_id] += [fails, fails, says(verdict(1))]
@@ -312,9 +343,7 @@ async def test_one_failed_call_counts_once_however_many_wait_for_it(served: Worl
 
     served.llm.script[answer.turn_id].append(fails_after)
     waiting = [asyncio.create_task(served.assess(told, answer)) for _ in range(20)]
-    async with asyncio.timeout(5):
-        while served.llm.waiting[answer.turn_id] < len(waiting):  # noqa: ASYNC110 - a counter, not an event
-            await asyncio.sleep(0.005)
+    await until(lambda: served.llm.waiting[answer.turn_id] == len(waiting))
     failed.set()
 
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
@@ -385,9 +414,7 @@ async def test_a_verdict_that_comes_after_the_erase_is_not_kept(served: World, t
     await served.apply(told.run())
     served.llm.script[answer.turn_id].append(says_after(arrived, verdict(2)))
     asking = asyncio.create_task(served.assess(told, answer))
-    async with asyncio.timeout(5):
-        while not served.llm.waiting[answer.turn_id]:  # noqa: ASYNC110 - a counter, not an event
-            await asyncio.sleep(0.005)
+    await until(lambda: served.llm.waiting[answer.turn_id] == 1)
 
     await served.erase(told)
     arrived.set()
