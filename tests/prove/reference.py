@@ -32,12 +32,13 @@ class Reference:
     """The model, one RPC at a time."""
 
     ledger: Ledger
+    max_turns: int = MAX_TURNS
 
     def begin(self, request: int, claim: int) -> Answer:
         """BeginTurn, both of its statements."""
         before = self.ledger
         rev, active = before.stream.rev, before.stream.active
-        decision = ledger.decide(before, request, claim, MAX_TURNS)
+        decision = ledger.decide(before, request, claim, self.max_turns)
         written: Ledger | None = before
         match decision:
             case "Claim":
