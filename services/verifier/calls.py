@@ -46,8 +46,8 @@ def a_repeat_follows_a_failure(session: Session) -> Iterator[str]:
     """
     for call, attempts in session.calls_made:
         for given in (it for it in attempts if it.fence < call.fence and it.gave_a_result):
-            again = min((it.dispatched_at for it in attempts if it.fence > given.fence), default=None)
-            if again is None or given.finished_at is None or again < given.finished_at + CLEARED_AFTER:
+            kept_until = (given.finished_at or given.dispatched_at) + CLEARED_AFTER
+            if any(it.dispatched_at < kept_until for it in attempts if it.fence > given.fence):
                 yield f"{call.name} was made again after attempt {given.fence}.{given.attempt} had given a result"
 
 

@@ -19,7 +19,7 @@ def the_directory_stands_on_the_ledger(session: Session) -> Iterator[str]:
 def the_directory_counts_what_it_folded(session: Session) -> Iterator[str]:
     """The totals are the sums of the records' usage."""
     entry = session.entry
-    if entry is None or entry.erased or session.stream.erased:
+    if entry is None or session.stream.erased:
         return
     used = [turn.usage for turn in session.folded(entry.applied_seq)]
     unreadable = used.count(None)
@@ -74,7 +74,7 @@ def the_evidence_stands_on_the_ledger(session: Session) -> Iterator[str]:
 def the_evidence_is_what_it_folded(session: Session) -> Iterator[str]:
     """What was asked, and which answers have a number, is what the folded turns say."""
     interview = session.interview
-    if interview is None or interview.erased or session.stream.erased:
+    if interview is None or interview.erased:
         return
     folded = session.folded(interview.applied_seq)
     asked = [turn.item_asked for turn in folded if turn.item_asked]
@@ -92,7 +92,7 @@ def an_answer_is_to_the_item_of_its_turn(session: Session) -> Iterator[str]:
     """Also one that has a score and no number yet."""
     items = {turn.turn_id: turn.item_answered for turn in session.turns}
     for answer in session.answers:
-        if answer.turn_id in items and answer.item_id != items[answer.turn_id] and not session.stream.erased:
+        if answer.turn_id in items and answer.item_id != items[answer.turn_id]:
             yield f"assessment has turn {answer.turn_id} answer {answer.item_id}, the ledger {items[answer.turn_id]}"
 
 

@@ -12,6 +12,8 @@ from services.verifier.rules import RULES, Invariant, Violation, violations
 from tests.unit import verifier_rows as rows
 from tests.unit.verifier_rows import (
     HEALTHY,
+    JUDGE,
+    QUESTION,
     SESSION,
     at,
     attempt,
@@ -21,6 +23,7 @@ from tests.unit.verifier_rows import (
     ended,
     erased,
     interview,
+    opened,
     repeated,
     turn,
     turn_id,
@@ -122,6 +125,21 @@ def both(*breaks: Break) -> Break:
         for one in breaks:
             session = one(session)
         return session
+
+    return apply
+
+
+def record_of(number: int, more_used: Usage) -> Break:
+    """A turn whose record shows more than it used."""
+    return one_turn(number, usage=QUESTION + JUDGE + more_used)
+
+
+def told(more_used: Usage) -> Break:
+    """A directory that has folded such a record."""
+
+    def apply(session: Session) -> Session:
+        assert session.entry
+        return entry(usage=session.entry.usage + more_used)(session)
 
     return apply
 
@@ -353,6 +371,14 @@ CASES = [
         both(one_call(2, "judge", usage=Usage(50, 10, 13_501)), account(spent_nano_usd=81_001)),
     ),
     case("a_turn_shows_what_was_spent", "it shows what nobody paid", interview, without(3, "question")),
+    *(
+        case("a_turn_shows_what_was_spent", f"more {what}", under_way, both(record_of(3, more_used), told(more_used)))
+        for what, more_used in {
+            "of the prompt": Usage(1, 0, 0),
+            "of the reply": Usage(0, 1, 0),
+            "money": Usage(0, 0, 1),
+        }.items()
+    ),
     case("accepted_messages_are_kept", "a message that runs is gone", under_way, one_turn(4, user_text=None)),
     case(
         "accepted_messages_are_kept",
@@ -388,7 +414,8 @@ CASES = [
         "one_turn_is_claimed",
         "what_is_settled_is_idle",
     ),
-    case("nothing_follows_the_end", "erased and not sealed", erased, head(sealed=False)),
+    case("nothing_follows_the_end", "erased and not sealed", erased, head(sealed=False, sealed_at=None)),
+    case("nothing_follows_the_end", "sealed at no time", behind, head(sealed=True)),
     case("an_erased_stream_is_empty", "the salt is there", erased, head(salt=bytes(32)), "the_chain_holds"),
     case("an_erased_stream_is_empty", "personal facts are there", erased, head(has_personal_facts=True)),
     case("an_erased_stream_is_empty", "the fingerprint is there", erased, head(has_fingerprint=True)),
@@ -435,6 +462,14 @@ CASES = [
     case("the_chain_holds", "the head is another", interview, head(head_digest=bytes(32))),
     case("the_chain_holds", "a content digest of an erased turn was changed", erased, one_turn(2, content=bytes(32))),
     case("the_chain_holds", "a content digest is gone", interview, one_turn(2, content=None)),
+    case("the_chain_holds", "a content digest of an erased turn is gone", erased, one_turn(2, content=None)),
+    case(
+        "the_chain_holds",
+        "a committed turn has no number",
+        erased,
+        one_turn(1, seq=None),
+        "numbers_are_dense",
+    ),
     case("the_chain_holds", "the salt is gone", interview, head(salt=None)),
 ]
 
@@ -464,6 +499,16 @@ def test_a_violation_says_what_and_never_what_was_said() -> None:
         for violation in violations(broken.broken_by(broken.of())):
             assert violation.session_id == SESSION
             assert not any(word in violation.what for word in ("answer 2", "question 2", "Ada", "Eve", "mallory"))
+
+
+def test_numbers_are_named_as_a_person_would() -> None:
+    def said(of: Session) -> list[str]:
+        return [it.what for it in violations(of) if it.rule == "numbers_are_dense"]
+
+    assert said(fewer("turns", lambda it: it.seq == 2)(interview(5))) == [
+        "committed are 1, 3 to 5, and the head says that the last is 5"
+    ]
+    assert said(head(last_seq=1)(opened())) == ["committed are none, and the head says that the last is 1"]
 
 
 def test_a_session_that_the_ledger_has_never_heard_of_is_lost() -> None:

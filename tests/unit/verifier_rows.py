@@ -252,14 +252,14 @@ def behind() -> Session:
 
 
 def ended() -> Session:
-    """An interview that somebody ended while its fourth turn ran, and in which an earlier message was given up."""
+    """An interview that somebody ended while its fourth turn ran. An earlier message failed: that need not be kept."""
     session = interview()
     assert session.entry
     assert session.interview
     sealed_at = at(250)
     stream = replace(session.stream, fence=7, rev=12, acked_rev=12, sealed=True, sealed_at=sealed_at)
     failed = turn(4, "FAILED", fence=6, reason="SESSION_CLOSED", turn_id=turn_id(40))
-    superseded = turn(3, "FAILED", fence=5, turn_id=turn_id(30), request_id=UUID(int=3000))
+    superseded = turn(3, "FAILED", fence=5, turn_id=turn_id(30), request_id=UUID(int=3000), user_text=None)
     return replace(
         session,
         stream=stream,
@@ -308,10 +308,7 @@ def erased() -> Session:
             has_personal_facts=False,
             facts=replace(session.stream.facts, candidate_name="", metadata={}),
         ),
-        turns=[
-            replace(it, has_fingerprint=False, user_text=None, reply_text=None, record=None, usage=None)
-            for it in session.turns
-        ],
+        turns=[_emptied(it) for it in session.turns],
         entry=replace(session.entry, erased=True, owner_id=None, candidate_name=None, metadata=None),
         interview=replace(session.interview, erased=True),
         answers=[replace(it, has_words=False) for it in session.answers],
@@ -320,9 +317,71 @@ def erased() -> Session:
     )
 
 
-HEALTHY: Sequence[Callable[[], Session]] = (interview, chat, under_way, behind, ended, repeated, erased)
+def opened() -> Session:
+    """A chat in which nothing has been said."""
+    session = chat()
+    assert session.entry
+    digest = first_digest(SESSION)
+    return Session(
+        replace(session.stream, last_seq=0, fence=0, rev=1, acked_rev=1, head_digest=digest),
+        entry=replace(session.entry, applied_seq=0, head_digest=digest, usage=Usage()),
+    )
+
+
+def erased_chat() -> Session:
+    """What an erase leaves of a chat: the assessment never heard of it."""
+    session, emptied = chat(), erased()
+    return replace(
+        session,
+        stream=replace(emptied.stream, kind="chat", last_seq=2, head_digest=session.stream.head_digest),
+        turns=[_emptied(it) for it in session.turns],
+        entry=emptied.entry,
+        account=Account(True, 2 * QUESTION.cost_nano_usd),
+        calls=[replace(it, has_context=False, has_result=False, has_prompt_hash=False) for it in session.calls],
+    )
+
+
+def erased_half_made() -> Session:
+    """What an erase leaves of an interview that only the ledger had: its own tombstone, and bare ones elsewhere."""
+    session = erased()
+    assert session.entry
+    bare: dict[str, Any] = {
+        "kind": None,
+        "status": "open",
+        "plan": None,
+        "versions": {},
+        "max_turns": None,
+        "completed_at": None,
+    }
+    bare |= {"tenant_id": None, "applied_seq": 0, "head_digest": None, "usage": Usage()}
+    opening = replace(turn(1, "FAILED", reason="SESSION_CLOSED"), has_fingerprint=False)
+    return Session(
+        replace(session.stream, last_seq=0, fence=2, head_digest=first_digest(SESSION)),
+        [opening],
+        replace(session.entry, **bare),
+        Interview(None, None, 0, None, [], False, True),
+        account=Account(True, 0),
+    )
+
+
+HEALTHY: Sequence[Callable[[], Session]] = (
+    opened,
+    interview,
+    chat,
+    under_way,
+    behind,
+    ended,
+    repeated,
+    erased,
+    erased_chat,
+    erased_half_made,
+)
 
 _USED = (("question", QUESTION), ("judge", JUDGE))
+
+
+def _emptied(it: Turn) -> Turn:
+    return replace(it, has_fingerprint=False, user_text=None, reply_text=None, record=None, usage=None)
 
 
 def _is(it: Call | Attempt, number: int, purpose: str) -> bool:
