@@ -1,6 +1,7 @@
 """What PostgreSQL holds when a run is over: the rows that clients' journals and the model's calls are held against."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -105,14 +106,18 @@ async def read(dsn: str) -> Ledger:
     return Ledger({it.request: it for it in turns}, {it.session: it for it in streams}, attempts)
 
 
-async def unsettled(dsn: str) -> int:
-    """How many streams have something left to do, and how many model calls are under way."""
-    async with await psycopg.AsyncConnection.connect(dsn) as connection:
-        [count] = await (await connection.execute(_UNSETTLED)).fetchone() or (0,)
-        return int(count)
+async def unsettled(dsn: str) -> int | None:
+    """How many streams have something left to do, and model calls are under way; None while the server is away."""
+    try:
+        async with await psycopg.AsyncConnection.connect(dsn) as connection:
+            [count] = await (await connection.execute(_UNSETTLED)).fetchone() or (0,)
+            return int(count)
+    except psycopg.OperationalError:
+        return None
 
 
 async def age_calls(dsn: str) -> None:
     """Make the model calls of turns that are over and scored look two hours old: so they would be then."""
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        await connection.execute(_AGE_CALLS)
+    with suppress(psycopg.OperationalError):  # the server may be away, and is asked again
+        async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
+            await connection.execute(_AGE_CALLS)
