@@ -1,7 +1,7 @@
 """What a run has shown, as a table for people and a document for machines. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import orjson
@@ -9,6 +9,7 @@ import orjson
 from tests.chaos.figures import Figure
 from tests.chaos.judgement import stories
 from tests.chaos.ledger import Ledger
+from tests.chaos.plan import Planned
 from tests.chaos.suite import Outcome
 
 _SHOWN_FINDINGS = 40
@@ -43,11 +44,12 @@ class Header:
     commit: str
 
 
-def rows(outcome: Outcome) -> list[Row]:
-    """The table: a line for each part of the plan."""
+def rows(outcome: Outcome, named: Callable[[Planned], str] = lambda planned: planned.part) -> list[Row]:
+    """The table: a line for each part of the plan, or for what else `named` calls a fault."""
     made: dict[str, Row] = {}
     for struck in outcome.struck:
-        row = made.setdefault(struck.planned.part, Row(struck.planned.part))
+        name = named(struck.planned)
+        row = made.setdefault(name, Row(name))
         row.planned += 1
         row.fired += struck.fired > 0
         row.in_flight += len(struck.flights)
@@ -55,6 +57,11 @@ def rows(outcome: Outcome) -> list[Row]:
         sessions = {flight.session for flight in struck.flights} - {""}
         row.violations += sum(finding.session in sessions for finding in outcome.findings)
     return sorted(made.values(), key=lambda row: row.fault)
+
+
+def by_kind(planned: Planned) -> str:
+    """What the short table calls a fault."""
+    return planned.fault.kind.value
 
 
 def problems(outcome: Outcome, measured: Sequence[Figure] = ()) -> list[str]:
@@ -71,14 +78,10 @@ def problems(outcome: Outcome, measured: Sequence[Figure] = ()) -> list[str]:
 
 def text(outcome: Outcome, header: Header, measured: Sequence[Figure] = ()) -> str:
     """All of it for a person."""
-    table = [("fault", "planned", "fired", "in flight", "recovered how", "violations")]
-    table += [
-        (row.fault, str(row.planned), str(row.fired), str(row.in_flight), _listed(row.recovered), str(row.violations))
-        for row in rows(outcome)
-    ]
     failed = problems(outcome, measured)
     verdict = "failed" if failed else "passed: nothing was lost, nothing happened twice"
-    lines = [*(_aligned(table) if outcome.struck else ()), *_summary(outcome, header), *map(str, measured)]
+    tables = [*_table(rows(outcome)), "", *_table(rows(outcome, by_kind)), ""] if outcome.struck else []
+    lines = [*tables, *_summary(outcome, header), *map(str, measured)]
     return "\n".join([*lines, *(f"FAILED: {problem}" for problem in failed), *_details(outcome), verdict])
 
 
@@ -89,7 +92,8 @@ def document(outcome: Outcome, header: Header, measured: Sequence[Figure] = ()) 
             **asdict(header),
             "problems": problems(outcome, measured),
             "measured": [{**asdict(figure), "kept": figure.kept} for figure in measured],
-            "table": [{**asdict(row), "recovered": dict(row.recovered)} for row in rows(outcome)],
+            "table": list(map(_as_json, rows(outcome))),
+            "table_by_kind": list(map(_as_json, rows(outcome, by_kind))),
             "figures": figures(outcome),
             "model_calls": {
                 "calls": outcome.repeats.calls,
@@ -124,12 +128,14 @@ def figures(outcome: Outcome) -> dict[str, float | None]:
 def _summary(outcome: Outcome, header: Header) -> list[str]:
     seen, model = figures(outcome), outcome.repeats
     recovered = Counter(turn.committed_by for turn in outcome.ledger.turns.values())
-    gave_up = Counter(story.gave_up for story in stories(outcome.entries).values() if story.gave_up)
+    known = stories(outcome.entries).values()
+    gave_up = Counter(story.gave_up for story in known if story.gave_up)
+    refused = Counter(reason for story in known for reason in story.refusals if not story.bodies)
     return [
         f"{header.what}, seed {header.seed}: {header.turns} turns, {len(outcome.struck)} faults, at {header.commit}",
         ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in seen.items()),
         f"turns: {_listed(recovered)}",
-        f"given up after: {_listed(gave_up) or 'nothing'}",
+        f"refused: {_listed(refused) or 'nothing'}; given up after: {_listed(gave_up) or 'nothing'}",
         f"model: {model.calls} calls, {model.attempts} attempts, {model.requests} requests",
         f"repeated after: {_listed(model.reasons) or 'nothing'}",
     ]
@@ -149,6 +155,19 @@ def _ending(ledger: Ledger, request: str) -> str:
 
 def _listed(counted: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counted.items(), key=lambda item: -item[1]))
+
+
+def _as_json(row: Row) -> Mapping[str, object]:
+    return {**asdict(row), "recovered": dict(row.recovered)}
+
+
+def _table(shown: Iterable[Row]) -> Iterable[str]:
+    titles = ("fault", "planned", "fired", "in flight", "recovered how", "violations")
+    lines = [
+        (row.fault, str(row.planned), str(row.fired), str(row.in_flight), _listed(row.recovered), str(row.violations))
+        for row in shown
+    ]
+    return _aligned([titles, *lines])
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> Iterable[str]:

@@ -40,6 +40,12 @@ def test_a_row_counts_what_was_under_way_and_how_it_ended() -> None:
     assert row.recovered == {"owner": 2, "abandoned": 2, "not begun": 2}
 
 
+def test_the_short_table_has_a_line_for_each_kind_of_fault() -> None:
+    [row] = report.rows(_outcome(), report.by_kind)
+
+    assert (row.fault, row.planned) == ("kill", 2)
+
+
 def test_a_run_without_a_finding_has_no_problem() -> None:
     assert report.problems(_outcome()) == []
 
