@@ -19,7 +19,7 @@ from services.cli.errors import CommandError
 from services.cli.supervisor import FIRST_RESTART_SECONDS, LAST_RESTART_SECONDS, tell
 
 COMMON_URL = "COLLOQUY_DATABASE_URL"
-WATCH_SECONDS = 0.5
+WATCH_SECONDS = 0.1
 
 
 def migrate(urls: Mapping[str, str]) -> None:
