@@ -63,7 +63,7 @@ class World:
         opened = await self._opened()
         session_id = SessionId(opened.head.session_id)
         await self.interviews.start(evidence.SessionId(session_id), FACTS.plan, BANK.version, "")
-        await self.directory.create(_listed(opened.head))
+        await self.directory.create(listed(opened.head))
         await self.commit(owner(opened), 0, 0)
         for number in range(1, turns):
             await self.exchange(session_id, number)
@@ -76,7 +76,7 @@ class World:
         opened = await self.history.history.open_stream(
             chat(facts=facts.SerializeToString(), personal_facts=b"", **changes)
         )
-        await self.directory.create(_listed(opened.head))
+        await self.directory.create(listed(opened.head))
         session_id = SessionId(opened.head.session_id)
         for _ in range(turns):
             held = await self.begun(session_id)
@@ -140,10 +140,10 @@ class World:
         ledger = self.history.history
         head, turns = await ledger.list_turns(LedgerId(session_id), ALICE, TurnRange(0, 0, 100, newest=False))
         await self.directory.apply(
-            [Reading(Run(session_id, tuple(map(_counted, turns)), head.last_seq, head.sealed), head.sealed_at)]
+            [Reading(Run(session_id, tuple(map(counted, turns)), head.last_seq, head.sealed), head.sealed_at)]
         )
         if head.kind is Kind.INTERVIEW:
-            await self.interviews.apply([Run(session_id, tuple(map(_assessed, turns)), head.last_seq, head.sealed)])
+            await self.interviews.apply([Run(session_id, tuple(map(assessed, turns)), head.last_seq, head.sealed)])
         assert await ledger.acknowledge_streams([(head.session_id, head.rev)]) == 1
 
     async def erase(self, session_id: UUID) -> None:
@@ -181,7 +181,8 @@ async def world(database: Database) -> AsyncIterator[World]:
         )
 
 
-def _listed(head: Head) -> NewSession:
+def listed(head: Head) -> NewSession:
+    """What the directory enters of a session."""
     facts = record_pb2.SessionFacts.FromString(head.facts)
     personal = record_pb2.PersonalFacts.FromString(head.personal_facts)
     return NewSession(
@@ -198,13 +199,15 @@ def _listed(head: Head) -> NewSession:
     )
 
 
-def _counted(turn: Turn) -> AppliedTurn:
+def counted(turn: Turn) -> AppliedTurn:
+    """What the directory folds of a committed turn."""
     used = record_pb2.TurnRecord.FromString(turn.record).usage
     totals = Totals(used.prompt_tokens, used.completion_tokens, NanoUsd(used.cost_nano_usd))
     return AppliedTurn(turn.seq, Digest(turn.previous_digest), Digest(turn.digest), totals)
 
 
-def _assessed(turn: Turn) -> evidence.AppliedTurn:
+def assessed(turn: Turn) -> evidence.AppliedTurn:
+    """What the assessment folds of it."""
     return evidence.AppliedTurn(
         evidence.TurnId(turn.turn_id),
         turn.seq,

@@ -13,10 +13,12 @@ SMALL: Final = (
 )
 
 LARGE: Final = (
+    Scope("AB", interview=False, late=1, faults=1, half_made=False),
     Scope("AA"),
     Scope("A", sweeps=2),
     Scope("AB", faults=0, erases=False),
-    Scope("AAB", flights=0, half_made=False, faults=0, erases=False),
-    Scope("AB", flights=0, max_turns=2, half_made=False, faults=1),
     Scope("AB", interview=False, max_turns=1, half_made=False),
+    Scope("AAB", interview=False, faults=0, half_made=False, ends=False, erases=False),
+    Scope("AB", flights=0, max_turns=2, half_made=False),
+    Scope("AAB", flights=0, half_made=False, faults=0, erases=False),
 )

@@ -9,14 +9,15 @@ from tests.prove.model.calls import Call
 from tests.prove.model.ledger import COMMITTED, FAILED, RUNNING, Reply, Turn
 from tests.prove.model.projections import Projection
 from tests.prove.model.protocol import Protocol
-from tests.prove.model.rules import Scope
+from tests.prove.model.rules import Rules, Scope
 from tests.prove.model.search import Counterexample, Searched, search
 from tests.prove.model.world import World, beginning
 
 ASKS_1 = Reply(1, 1, phrased=True, final=False)
 ASKS_2 = Reply(2, 2, phrased=True, final=False)
 FIRST, SECOND = Turn(COMMITTED, 0, 1, "", ASKS_1), Turn(COMMITTED, 1, 2, "", ASKS_2)
-EMPTY = beginning(Scope("AB", half_made=False))
+SCOPE = Scope("AB", half_made=False)
+EMPTY = beginning(SCOPE)
 
 
 class Count(NamedTuple):
@@ -79,12 +80,13 @@ def test_what_a_step_has_noted_is_seen(wrong: str) -> None:
 
 
 def test_a_state_that_the_sweep_would_leave_as_it_is_breaks_i7_or_i2() -> None:
-    protocol = Protocol(Scope("AB", half_made=False))
-    unread = SOUND._replace(directory=Projection("NEVER MADE"))
+    protocol, idle = Protocol(SCOPE), Protocol(SCOPE, Rules(sweep_makes_what_is_absent=False))
+    half_made = SOUND._replace(directory=Projection())
     behind = SOUND._replace(directory=Projection("OPEN"), stream=SOUND.stream._replace(acked_rev=1))
 
     assert protocol.recovery.broken(SOUND) is None
-    assert invariants.name(protocol.recovery.broken(unread) or "") == "I7"
+    assert protocol.recovery.broken(half_made) is None
+    assert invariants.name(idle.recovery.broken(half_made) or "") == "I7"
     assert invariants.name(protocol.recovery.broken(behind) or "") == "I2"
 
 

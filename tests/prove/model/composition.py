@@ -8,7 +8,7 @@ from itertools import permutations
 from services.gateway import domain
 from tests.prove.model.calls import Call
 from tests.prove.model.ledger import Reply
-from tests.prove.model.projections import Projection, brought
+from tests.prove.model.projections import Projection, bring
 from tests.prove.model.rules import Rules, Scope
 from tests.prove.model.world import World
 
@@ -50,7 +50,7 @@ class Composition:
         repaired, and where there is none it is made."""
         evidence = world.evidence
         lacks = len(evidence.folded) + 1 < base
-        return brought(evidence, world.ledger.chain()[:base]) if lacks or evidence.state == "ABSENT" else evidence
+        return bring(evidence, world.ledger.chain()[:base])[1] if lacks or evidence.state == "ABSENT" else evidence
 
     def other_words(self, world: World, request: int, taken: int) -> Iterator[Reply]:
         """What may be said instead of asking an item that turned out to be asked already."""

@@ -243,7 +243,7 @@ def _folded(
     assert message.reply is not None
     seq, sealed = world.turns[message.request].seq, message.reply.final
     outcome, after = projections.apply(projection, world.ledger.chain()[:seq], seq, sealed=sealed)
-    return outcome, after, projections.holds(after, seq, sealed=sealed)
+    return outcome, after, projections.holds(outcome, after, seq, sealed=sealed)
 
 
 _Moves = Callable[[Gateway, World, Message], Iterator[Move]]

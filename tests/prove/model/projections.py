@@ -5,15 +5,21 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from colloquy.history.v1 import history_pb2
 from libs.folding.runs import Digest, Fold, Outcome, Position, Run, first_digest, fold
+from services.gateway.projections import Folded
+from services.gateway.projections import Outcome as Told
+from services.gateway.projections import Run as Offered
 
+NONE: Final = "NONE"
+"""The state of a projection that a session of its kind has not."""
 _SESSION: Final = UUID(int=7)
 
 
 class Projection(NamedTuple):
     """What a projection holds: the requests of the turns that it has folded, and whether that is all there will be.
 
-    `state` is ABSENT, OPEN or ERASED, the tombstone.
+    `state` is ABSENT, OPEN or ERASED, the tombstone; or NONE.
     """
 
     state: str = "ABSENT"
@@ -44,16 +50,21 @@ def apply(projection: Projection, chain: tuple[int, ...], first: int, *, sealed:
     return "OK", Projection("OPEN", kept + news, folded.position.completed)
 
 
-def brought(projection: Projection, chain: tuple[int, ...], *, sealed: bool = False) -> Projection:
-    """A projection made, where it is absent, and brought to the end of a ledger as somebody read it."""
+def bring(projection: Projection, chain: tuple[int, ...], *, sealed: bool = False) -> tuple[str, Projection]:
+    """Make a projection, where it is absent, and bring it to the end of a ledger as somebody read it; as `apply`."""
     standing = Projection("OPEN") if projection.state == "ABSENT" else projection
-    return apply(standing, chain, min(len(standing.folded), len(chain)) + 1, sealed=sealed)[1]
+    return apply(standing, chain, min(len(standing.folded), len(chain)) + 1, sealed=sealed)
 
 
-def holds(projection: Projection, last_seq: int, *, sealed: bool) -> bool:
-    """Whether the projection stands where a run ended, closed if that was sealed."""
-    fits = projection.state == "OPEN" and len(projection.folded) >= last_seq
-    return fits and (projection.completed or not sealed)
+def holds(outcome: str, projection: Projection, last_seq: int, *, sealed: bool) -> bool:
+    """Whether the projection stands where a run ended, closed if that was sealed: by the gateway's own rule."""
+    return outcome != NONE and _holds(Told[outcome], len(projection.folded), projection.completed, last_seq, sealed)
+
+
+@cache
+def _holds(outcome: Told, applied_seq: int, completed: bool, last_seq: int, sealed: bool) -> bool:
+    run = Offered("", history_pb2.KIND_UNSPECIFIED, last_seq, 0, sealed, None)
+    return Folded(outcome, applied_seq, completed, b"").holds(run)
 
 
 @cache

@@ -96,11 +96,11 @@ class Repair(Composition):
         yield f"ReleaseTurn: {outcome}", REST, world.write(after) if after else world
 
     def _fold_session(self, world: World, sweep: Sweep) -> Iterator[Move]:
-        for label, held, directory in self._bring(world.directory, sweep):
+        for label, held, directory in self._bring(world, world.directory, sweep):
             yield f"session: {label}", self._settles(sweep) if held else sweep, world._replace(directory=directory)
 
     def _fold_evidence(self, world: World, sweep: Sweep) -> Iterator[Move]:
-        for label, held, evidence in self._bring(world.evidence, sweep):
+        for label, held, evidence in self._bring(world, world.evidence, sweep):
             yield f"assessment: {label}", self._settles(sweep) if held else sweep, world._replace(evidence=evidence)
 
     def _acknowledge(self, world: World, sweep: Sweep) -> Iterator[Move]:
@@ -111,18 +111,24 @@ class Repair(Composition):
         following = self.after(sweep.at)
         return REST if following == "over" else sweep._replace(at=following)
 
-    def _bring(self, projection: Projection, sweep: Sweep) -> Iterator[tuple[str, bool, Projection]]:
-        """Bring a projection to where the head was read; make it first from the facts, where it is absent."""
-        match projection.state:
-            case "ERASED":
-                yield "ERASED", True, projection
-            case "ABSENT":
-                if self.rules.sweep_makes_what_is_absent:
-                    yield "made from the facts", False, Projection("OPEN")
-            case _:
-                brought = projections.brought(projection, sweep.chain, sealed=sweep.sealed)
-                held = projections.holds(brought, len(sweep.chain), sealed=sweep.sealed)
-                yield f"folded to {len(brought.folded)}", held, brought
+    def _bring(self, world: World, projection: Projection, sweep: Sweep) -> Iterator[tuple[str, bool, Projection]]:
+        """Bring a projection to where the head was read, or further; make it first from the facts, where it is absent.
+
+        One that is ahead of what was read may be that of another ledger (a restore): the ledger is read again.
+        """
+        if projection.state == "ERASED":
+            yield "ERASED", True, projection
+        elif projection.state == "ABSENT":
+            if self.rules.sweep_makes_what_is_absent:
+                yield "made from the facts", False, Projection("OPEN")
+        else:
+            chain, sealed = sweep.chain, sweep.sealed
+            outcome, brought = projections.bring(projection, chain, sealed=sealed)
+            if outcome == "DIVERGED":
+                chain, sealed = world.ledger.chain(), world.stream.sealed
+                outcome, brought = projections.bring(projection, chain, sealed=sealed)
+            held = projections.holds(outcome, brought, len(chain), sealed=sealed)
+            yield f"folded to {len(brought.folded)}", held, brought
 
     def _erase(self, world: World, sweep: Sweep) -> Iterator[Move]:
         """In any order. Content goes, and a tombstone stays, also where no row was."""
