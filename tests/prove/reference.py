@@ -3,9 +3,9 @@
 An answer is a tuple: a word of the protocol, and what the caller learns with it.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
 from psycopg.rows import DictRow
@@ -25,6 +25,7 @@ from tests.prove.model.ledger import NOBODY, Ledger, Reply, Stream, Turn
 MAX_TURNS: Final = 2
 REQUESTS: Final = range(4)
 Answer = tuple[object, ...]
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -133,23 +134,28 @@ class Real:
         """ReleaseTurn."""
         release = Release(TurnState(state), reason)
         released = self.world.history.release_turn(self.session_id, self.turn_ids[request], Fence(fence), release)
-        return await _refusable(_named("RELEASED", released))
+        return await _refusable(_learning("RELEASED", released, bool))
 
     async def seal(self) -> Answer:
         """SealStream."""
-        return await _refusable(self._head("SEALED"))
+        sealed = self.world.history.seal_stream(self.session_id, ALICE)
+        return await _refusable(_learning("SEALED", sealed, lambda head: head.rev))
 
     async def erase(self) -> Answer:
         """EraseStream."""
-        return await _refusable(self._head("ERASED"))
+        erased = self.world.history.erase_stream(self.session_id, ALICE)
+        return await _refusable(_learning("ERASED", erased, lambda head: head.rev))
 
     async def reset(self) -> Answer:
         """InterveneStream(RESET)."""
-        return await _refusable(self._head("RESET"))
+        repair = NewIntervention(self.session_id, InterventionId(uuid4()), Action.RESET, "operator", "why not")
+        made = self.world.operations.intervene(repair)
+        return await _refusable(_learning("RESET", made, lambda done: done[0].rev))
 
     async def acknowledge(self, rev: int) -> Answer:
         """AcknowledgeStreams."""
-        return "ACKNOWLEDGED", await self.world.history.acknowledge_streams([(self.session_id, Rev(rev))]) == 1
+        acknowledged = self.world.history.acknowledge_streams([(self.session_id, Rev(rev))])
+        return await _refusable(_learning("ACKNOWLEDGED", acknowledged, lambda number: number == 1))
 
     async def expire(self) -> None:
         """The lease of the claim that is held has run out, by the database's clock."""
@@ -199,17 +205,6 @@ class Real:
         result = await self.world.history.commit_turn(self.session_id, turn_id, Fence(fence), said)
         return (result.outcome, stored(result.turn), result.sealed) if result.turn else (result.outcome,)
 
-    async def _head(self, word: str) -> Answer:
-        match word:
-            case "SEALED":
-                head = await self.world.history.seal_stream(self.session_id, ALICE)
-            case "ERASED":
-                head = await self.world.history.erase_stream(self.session_id, ALICE)
-            case _:
-                repair = NewIntervention(self.session_id, InterventionId(uuid4()), Action.RESET, "operator", "why not")
-                head, _ = await self.world.operations.intervene(repair)
-        return word, head.rev
-
     def _number(self, turn_id: UUID | None) -> int:
         return next((number for number, it in self.turn_ids.items() if it == turn_id), NOBODY)
 
@@ -244,8 +239,8 @@ def _parts(text: str) -> list[str]:
     return text.strip("()").split(", ")
 
 
-async def _named(word: str, result: Awaitable[Any]) -> Answer:
-    return word, await result
+async def _learning(word: str, result: Awaitable[_T], learnt: Callable[[_T], object]) -> Answer:
+    return word, learnt(await result)
 
 
 async def _refusable(answer: Awaitable[Answer]) -> Answer:

@@ -6,7 +6,7 @@ from typing import Final
 from tests.prove.model.rules import Scope
 
 SMALL: Final = (
-    Scope("A", flights=0),
+    Scope("A", flights=0, resets=True),
     Scope("AB", flights=0, half_made=False, faults=0, ends=False, erases=False),
     Scope("AA", interview=False, half_made=False, faults=0, ends=False, erases=False),
     Scope("A", interview=False, late=1),
@@ -19,6 +19,6 @@ LARGE: Final = (
     Scope("AB", faults=0, erases=False),
     Scope("AB", interview=False, max_turns=1, half_made=False),
     Scope("AAB", interview=False, faults=0, half_made=False, ends=False, erases=False),
-    Scope("AB", flights=0, max_turns=2, half_made=False),
+    Scope("AB", flights=0, max_turns=2, half_made=False, resets=True),
     Scope("AAB", flights=0, half_made=False, faults=0, erases=False),
 )

@@ -66,13 +66,15 @@ class Protocol:
             yield f"{NAMES[flight.request]}: the llm-gateway dies in its call", landed
 
     def _people(self, world: World) -> Iterator[tuple[str, World]]:
-        witness = world.witness._replace(closed_at=world.stream.last_seq)
         if self.scope.ends and world.witness.closed_at < 0:
             ended = world.write(ledger.seal(world.ledger, self.rules))
-            yield "End", ended._replace(witness=witness._replace(wrong=ended.witness.wrong))
+            yield "End", _closed(ended)
         if self.scope.erases and not world.stream.erased:
             erased = world.write(ledger.erase(world.ledger, self.rules))
-            yield "Erase", erased._replace(witness=witness._replace(wrong=erased.witness.wrong))
+            yield "Erase", _closed(erased)
+        if self.scope.resets and world.stream.active != ledger.NOBODY:
+            # An operator takes the claim from its holder on purpose: the lease is no promise against that.
+            yield "an operator resets it", world.write(ledger.reset(world.ledger), world.stream.claim)
 
     def _network(self, world: World) -> Iterator[tuple[str, World]]:
         for index, late in enumerate(world.late):
@@ -98,6 +100,11 @@ def time_passes(world: World) -> Iterator[tuple[str, World]]:
                 f"{NAMES[request]}: the lease of its call runs out",
                 world.with_call(request, call._replace(live=False)),
             )
+
+
+def _closed(world: World) -> World:
+    """Nothing may be committed from now on."""
+    return world._replace(witness=world.witness._replace(closed_at=world.stream.last_seq))
 
 
 def _landing(world: World) -> Iterator[tuple[calls.Flight, World]]:

@@ -70,6 +70,7 @@ class Scope:
         reached.
     faults: how many crashes, lost replies and failures; None for any number.
     ends, erases: whether these may come, at any moment.
+    resets: whether an operator may end whatever claim is held, at any moment.
     half_made: whether the projections are absent when the first message comes.
     """
 
@@ -83,6 +84,7 @@ class Scope:
     faults: int | None = None
     ends: bool = True
     erases: bool = True
+    resets: bool = False
     half_made: bool = True
 
     @property
@@ -102,5 +104,6 @@ class Scope:
             "half-made": self.half_made,
             "End": self.ends,
             "Erase": self.erases,
+            "Reset": self.resets,
         }
         return ", ".join([f"{kind} {self.messages}", faults, *(name for name, there in extras.items() if there)])
