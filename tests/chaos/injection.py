@@ -21,8 +21,9 @@ from tests.chaos.provoking import Provoker
 from tests.chaos.proxy import Proxy
 from tests.chaos.stack import Stack
 
-FIRE_SECONDS = 100.0
-"""How long a fault waits for what it is to hit; then it has not fired. The rarest duty has a round every minute."""
+FIRE_SECONDS = 240.0
+"""How long a fault waits for what it is to hit; then it has not fired. The sweep's rarest duty has a round a minute,
+and lets three times as much go by while a context does not answer."""
 CROWD = 20
 """How many requests are under way when a fault strikes, at least."""
 
