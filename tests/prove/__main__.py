@@ -16,7 +16,7 @@ from tests.prove.model.world import World
 from tests.prove.mutants import MUTANTS, SECOND_LINES, Mutant, SecondLine
 from tests.prove.scopes import LARGE, SMALL
 
-PROCESSES = 2  # each may need half a gigabyte
+PROCESSES = 2  # a million states need 0.2 GB
 
 
 @dataclass(frozen=True, slots=True)
