@@ -19,7 +19,9 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 # Every RPC of ours is idempotent by its request id, so a connection that broke under a call is worth another try, once
-# a replica that answers is found; a servicer's own UNAVAILABLE says not to (see status.trailers).
+# a replica that answers is found; a servicer's own UNAVAILABLE says not to (see status.trailers). The tries go on for
+# about half a second: a replica that has just come is found within a quarter of one (see _OPTIONS), also where the only
+# other one leaves in that moment.
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "healthCheckConfig": {"serviceName": ""},
@@ -27,8 +29,8 @@ _SERVICE_CONFIG = {
         {
             "name": [{}],
             "retryPolicy": {
-                "maxAttempts": 3,
-                "initialBackoff": "0.02s",
+                "maxAttempts": 5,
+                "initialBackoff": "0.04s",
                 "maxBackoff": "0.2s",
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE"],
@@ -40,8 +42,8 @@ _OPTIONS = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.max_send_message_length", MAX_REQUEST_BYTES),  # refused here at once; the server takes its time to refuse
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1000),  # whatever its name says, how long a connection may take to come about
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 3_000),
 )

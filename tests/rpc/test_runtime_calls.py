@@ -109,6 +109,7 @@ def _nobody_watches_the_drain(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """What has been logged about served calls so far."""
+    logs.flush()  # or what earlier tests have left to be counted is counted in this one
     path = tmp_path / "log"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     monkeypatch.setattr(logs, "_journal", logs.Journal(descriptor, service="test", version="1"))

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ SERVICE = "colloquy.test.v1.SlowService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 PATIENCE_SECONDS = 15
+AWAY_SECONDS = 3  # so long that a caller asks for the replica that is away as seldom as it ever does
 
 
 async def main(env: Env) -> None:
@@ -124,9 +125,9 @@ async def spawn(ready_file: Path, stderr: int | None = None, **variables: str) -
 
 
 @asynccontextmanager
-async def running(tmp_path: Path) -> AsyncIterator[Process]:
+async def running(tmp_path: Path, port: int = 0) -> AsyncIterator[Process]:
     (tmp_path / "ready").touch()
-    child = await spawn(tmp_path / "ready")
+    child = await spawn(tmp_path / "ready", LISTEN=f"127.0.0.1:{port}")
     process = Process(child, tmp_path / "ready")
     try:
         started = await process.line("serving")
@@ -138,6 +139,26 @@ async def running(tmp_path: Path) -> AsyncIterator[Process]:
         if child.returncode is None:
             child.kill()
         await process.end()
+
+
+@asynccontextmanager
+async def called(*ports: int) -> AsyncIterator[Any]:
+    """Eight callers go round these replicas for the length of the block, and every call of theirs is answered."""
+    channel = open_channel("ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports))
+    sleep: Any = channel.unary_unary(f"/{SERVICE}/Sleep", StringValue.SerializeToString, StringValue.FromString)
+    over = False
+
+    async def keep_calling() -> None:
+        await call(sleep, StringValue(value="0.01"), 5000)
+        while not over:
+            await call(sleep, StringValue(value="0.01"), 5000)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(keep_calling())
+        yield sleep
+        over = True
+    await channel.close()
 
 
 async def statuses(watch: AsyncIterator[Any], last: int) -> list[int]:
@@ -176,29 +197,27 @@ async def test_a_drain_loses_no_call_and_no_background_work(tmp_path: Path) -> N
 
 
 async def test_callers_of_many_replicas_lose_no_call_when_one_drains_and_another_is_killed(tmp_path: Path) -> None:
-    async with running(tmp_path) as drained, running(tmp_path) as killed, running(tmp_path) as kept:
-        targets = ",".join(f"127.0.0.1:{it.port}" for it in (drained, killed, kept))
-        channel = open_channel(f"ipv4:{targets}")
-        sleep: Any = channel.unary_unary(f"/{SERVICE}/Sleep", StringValue.SerializeToString, StringValue.FromString)
-        over = asyncio.Event()
-
-        async def keep_calling() -> int:
-            made = 0
-            while not over.is_set():
-                await call(sleep, StringValue(value="0.01"), 5000)
-                made += 1
-            return made
-
-        callers = [asyncio.create_task(keep_calling()) for _ in range(8)]
+    async with (
+        running(tmp_path) as drained,
+        running(tmp_path) as killed,
+        running(tmp_path) as kept,
+        called(drained.port, killed.port, kept.port) as sleep,
+    ):
         drained.child.send_signal(signal.SIGTERM)
         assert await drained.end() == 0
         killed.child.kill()
         await killed.child.wait()
         await call(sleep, StringValue(value="0.3"), 5000)
-        over.set()
 
-        assert min(await asyncio.gather(*callers)) > 0
-        await channel.close()
+
+async def test_callers_lose_no_call_when_a_replica_drains_as_soon_as_the_other_has_come(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with AsyncExitStack() as stays, running(tmp_path) as leaves, called(port, leaves.port):
+        await asyncio.sleep(AWAY_SECONDS)
+        await stays.enter_async_context(running(tmp_path, port))
+        leaves.child.send_signal(signal.SIGTERM)
+        assert await leaves.end() == 0
 
 
 async def test_an_idle_drain_takes_little_more_than_half_a_second(tmp_path: Path) -> None:
