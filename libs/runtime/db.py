@@ -24,13 +24,15 @@ from psycopg.rows import namedtuple_row
 
 from libs.runtime import failpoints, telemetry
 from libs.runtime.errors import Unavailable
-from libs.runtime.pool import Connection, Pool
+from libs.runtime.pool import Connection, Pool, cut
 
 STATEMENT_SECONDS = telemetry.histogram(
     "db_statement_seconds", "From a statement's dispatch to its rows.", telemetry.STATEMENT_EDGES, ("statement",)
 )
 POOL_CONNECTIONS = telemetry.gauge("db_pool_connections", "Connections of a pool.", ("service", "state"))
 
+SILENCE_SECONDS = 1.0
+"""How long after its statement timeout a server may take to say so, before its connection is given up."""
 RETRY_ATTEMPTS = 5
 RETRY_BASE_SECONDS = 0.005
 
@@ -90,11 +92,11 @@ class Session:
 class Transaction(Session):
     """A transaction under way, from `Database.transaction`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, patience_seconds: float) -> None:
+        self._connection, self._patience_seconds = connection, patience_seconds
 
     async def _send(self, statement: Statement, params: Parameters | None) -> psycopg.AsyncCursor[Row]:
-        return await _execute(self._connection, statement, params)
+        return await _execute(self._patience_seconds, self._connection, statement, params)
 
 
 class Database(Session):
@@ -104,7 +106,8 @@ class Database(Session):
         dsn: a libpq URL, `postgresql://user:password@host:port/name`.
         name: the context, which becomes `application_name` and the metric's `service`.
         pool_size: how many connections are opened at most, and kept.
-        statement_timeout_ms: after which PostgreSQL ends a statement, and the caller gets Unavailable.
+        statement_timeout_ms: after which PostgreSQL ends a statement, and the caller gets Unavailable. Where it says
+            nothing, its host gone or the network, the connection is given up a second later.
 
     Statements raise Unavailable (no connection, timeout, outage), SerializationFailure, UniqueViolation or
     DatabaseError.
@@ -112,6 +115,7 @@ class Database(Session):
 
     def __init__(self, dsn: str, name: str, pool_size: int = 8, statement_timeout_ms: int = 2000) -> None:
         self._pool = Pool(dsn, pool_size, f"colloquy-{name}", statement_timeout_ms)
+        self._patience_seconds = statement_timeout_ms / 1000 + SILENCE_SECONDS
         self._execute = failpoints.between(_execute, _label, _outage)
         POOL_CONNECTIONS.labels(name, "in_use").set_function(self._pool.lent)
         POOL_CONNECTIONS.labels(name, "idle").set_function(self._pool.idle)
@@ -129,7 +133,7 @@ class Database(Session):
         """
         async with failpoints.around(name, _outage):
             connection = await self._take()
-            transaction = Transaction(connection)
+            transaction = Transaction(connection, self._patience_seconds)
             try:
                 await transaction.execute(_BEGIN)
                 try:
@@ -158,7 +162,7 @@ class Database(Session):
     async def _send(self, statement: Statement, params: Parameters | None) -> psycopg.AsyncCursor[Row]:
         connection = await self._take()
         try:
-            return await self._execute(connection, statement, params)
+            return await self._execute(self._patience_seconds, connection, statement, params)
         finally:
             await self._pool.give_back(connection)
 
@@ -167,8 +171,8 @@ class Database(Session):
             return await self._pool.take()
         except TimeoutError:
             raise Unavailable from DatabaseError("", "", "no connection became free in time")
-        except psycopg.Error as error:
-            failure = _typed(error)
+        except psycopg.Error as error:  # which names host, port and user, and never the password
+            failure = _typed(error, otherwise=str(error).partition("\n")[0])
             raise failure from failure.__cause__
 
 
@@ -178,20 +182,28 @@ _ROLLBACK = Statement("rollback", "ROLLBACK")
 _children: dict[str, Histogram] = {}
 
 
-async def _execute(connection: Connection, statement: Statement, params: Parameters | None) -> psycopg.AsyncCursor[Row]:
-    """Send a statement and receive all its rows."""
+async def _execute(
+    patience_seconds: float, connection: Connection, statement: Statement, params: Parameters | None
+) -> psycopg.AsyncCursor[Row]:
+    """Send a statement and receive all its rows; give the connection up where nothing comes for so long.
+
+    The statement timeout is kept by the server, which may not be there any more: without a reset from the network,
+    whoever waits for it detached from a deadline would wait until TCP gives up, a quarter of an hour.
+    """
     started = perf_counter()
-    cursor: psycopg.AsyncCursor[Row] = connection.cursor(row_factory=namedtuple_row)
+    patience = asyncio.get_running_loop().call_later(patience_seconds, cut, connection)
     try:
+        cursor: psycopg.AsyncCursor[Row] = connection.cursor(row_factory=namedtuple_row)
         return await cursor.execute(statement.sql, params)
     except psycopg.Error as error:
         failure = _typed(error)
         raise failure from failure.__cause__
     finally:
+        patience.cancel()
         telemetry.later(_observe, statement.name, perf_counter() - started)
 
 
-def _label(_: Connection, statement: Statement, params: Parameters | None) -> str:  # noqa: ARG001 (as of `_execute`)
+def _label(_: float, __: Connection, statement: Statement, params: Parameters | None) -> str:  # noqa: ARG001 (as of `_execute`)
     return statement.name
 
 
@@ -213,10 +225,11 @@ _READ_ONLY = "25006"  # a standby, in a failover
 _UNIQUE = "23505"
 
 
-def _typed(error: psycopg.Error) -> Exception:
-    """The error to raise, with the server's primary message only: its detail quotes rows."""
+def _typed(error: psycopg.Error, otherwise: str = "") -> Exception:
+    """The error to raise, with the server's primary message only: its detail quotes rows. `otherwise` stands for a
+    server that said nothing."""
     sqlstate, constraint = error.sqlstate or "", error.diag.constraint_name or ""
-    text = error.diag.message_primary or type(error).__name__
+    text = error.diag.message_primary or otherwise or type(error).__name__
     if sqlstate == _UNIQUE:
         return UniqueViolation(sqlstate, constraint, text)
     refused = DatabaseError(sqlstate, constraint, text)

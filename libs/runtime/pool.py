@@ -5,11 +5,16 @@ overtake a waiter until that times out. This one is a stack and a fair semaphore
 """
 
 import asyncio
+import os
 import select
+import socket
+from contextlib import suppress
 from typing import Any, TypeAlias, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -29,15 +34,21 @@ class Pool:
         application_name, statement_timeout_ms: set on each connection.
 
     Raises:
-        ValueError: not such a URL.
+        ConfigError: not such a URL.
     """
 
     def __init__(self, dsn: str, size: int, application_name: str, statement_timeout_ms: int) -> None:
         scheme, _, rest = dsn.partition("://")
         if scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
             raise ConfigError([f"the database URL of {application_name} must start with postgresql://"])
+        try:
+            url = make_url(f"postgresql+psycopg://{rest}")
+        except (ValueError, ArgumentError):  # which may quote the password
+            raise ConfigError(
+                [f"the database URL of {application_name} cannot be read; what is special in a password is %-encoded"]
+            ) from None
         self._engine = create_async_engine(
-            f"postgresql+psycopg://{rest}",
+            url,
             isolation_level="AUTOCOMMIT",
             poolclass=NullPool,
             connect_args={
@@ -105,6 +116,12 @@ class Pool:
         connection = cast(Connection, opened.driver_connection)
         opened.detach()
         return connection
+
+
+def cut(connection: Connection) -> None:
+    """End a connection as a network does that resets it: whoever waits for its server is told that it was lost."""
+    with suppress(OSError, psycopg.OperationalError), socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _has_something_to_say(connection: Connection) -> bool:

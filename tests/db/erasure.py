@@ -23,6 +23,7 @@ from psycopg.rows import dict_row
 from libs.runtime import db
 from tests.databases import Database
 
+PATIENCE_SECONDS = 60.0
 _T = TypeVar("_T")
 
 
@@ -31,7 +32,7 @@ class OpenTransaction(db.Transaction):
     `commit`."""
 
     def __init__(self, connection: "psycopg.AsyncConnection[Any]") -> None:
-        super().__init__(connection)
+        super().__init__(connection, PATIENCE_SECONDS)
         self._open = connection
 
     @asynccontextmanager

@@ -7,8 +7,10 @@ import tempfile
 import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import REGISTRY
@@ -18,6 +20,7 @@ from libs.runtime import telemetry
 from libs.runtime.config import ConfigError
 from libs.runtime.db import Database, DatabaseError, SerializationFailure, Session, Statement, UniqueViolation
 from libs.runtime.errors import Unavailable
+from tests.chaos.proxy import Proxy
 from tests.conftest import FreshDatabase
 
 POOL_SIZE = 4
@@ -73,6 +76,16 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     server.start()
     yield server
     server.destroy()
+
+
+@asynccontextmanager
+async def linked(dsn: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """A link to the server that can be made to fail, and the DSN that leads over it."""
+    url = urlsplit(dsn)
+    assert url.hostname
+    assert url.port
+    async with Proxy((url.hostname, url.port)) as link:
+        yield link, url._replace(netloc=f"{url.username}:{url.password}@127.0.0.1:{link.port}").geturl()
 
 
 async def only(session: Session, statement: Statement, params: Mapping[str, object] | None = None) -> Any:
@@ -329,6 +342,36 @@ async def test_a_connection_lost_under_a_statement_is_unavailable_and_the_statem
     assert await bodies(db) == {}
 
 
+async def test_a_server_that_says_nothing_more_is_given_up_and_new_connections_serve(dsn: str) -> None:
+    async with linked(dsn) as (link, through):
+        db = Database(through, "silent", pool_size=POOL_SIZE, statement_timeout_ms=100)
+        await asyncio.gather(*(db.one(SLEEP, {"seconds": 0.05}) for _ in range(POOL_SIZE)))
+
+        with link.swallowing():  # all connections that there are, for as long as the block lasts
+            async with asyncio.timeout(5):
+                waited = await asyncio.gather(*(db.one(ONE) for _ in range(POOL_SIZE)), return_exceptions=True)
+                served = await asyncio.gather(*(one_of(db) for _ in range(2 * POOL_SIZE)))
+
+        assert [type(it) for it in waited] == [Unavailable] * POOL_SIZE
+        assert served == [1] * (2 * POOL_SIZE)
+        await db.close()
+
+
+async def test_a_transaction_whose_server_says_nothing_more_is_given_up(dsn: str) -> None:
+    async with linked(dsn) as (link, through):
+        db = Database(through, "silent", pool_size=1, statement_timeout_ms=100)
+
+        async def ask() -> None:
+            async with asyncio.timeout(5), db.transaction() as transaction:
+                with link.swallowing():
+                    await transaction.one(ONE)
+
+        with pytest.raises(Unavailable):
+            await ask()
+        assert await one_of(db) == 1
+        await db.close()
+
+
 async def test_the_pool_recovers_by_itself_when_postgresql_was_killed_and_started_again(
     postgres: EmbeddedPostgres,
 ) -> None:
@@ -356,12 +399,21 @@ async def test_a_server_that_is_not_there_is_unavailable_and_the_password_is_not
     with pytest.raises(Unavailable) as raised:
         await db.one(ONE)
 
-    assert "pa55word" not in "".join(traceback.format_exception(raised.value))
+    told = "".join(traceback.format_exception(raised.value))
+    assert 'connection to server at "127.0.0.1", port 1 failed: Connection refused' in told
+    assert "pa55word" not in told
 
 
 async def test_a_url_of_something_else_is_refused() -> None:
     with pytest.raises(ConfigError, match="postgresql://"):
         Database("mysql://localhost/x", "wrong")
+
+
+async def test_a_url_that_cannot_be_read_is_refused_without_a_word_of_its_password() -> None:
+    with pytest.raises(ConfigError, match="colloquy-wrong cannot be read") as raised:
+        Database(f"postgresql://colloquy:s3cr@et:{SECRET}@127.0.0.1:5432/x", "wrong")
+
+    assert SECRET not in "".join(traceback.format_exception(raised.value))
 
 
 async def test_statements_and_connections_are_measured(dsn: str) -> None:
