@@ -13,10 +13,12 @@ from contextlib import aclosing
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 from prometheus_client import Histogram
 
 from libs.runtime import context, logs, status, telemetry
-from libs.runtime.errors import ColloquyError, Internal, Unimplemented
+from libs.runtime.client import MAX_REQUEST_BYTES
+from libs.runtime.errors import ColloquyError, Internal, Malformed, TooLarge, Unimplemented
 
 RPC_SECONDS = telemetry.histogram(
     "rpc_server_seconds", "From a request's arrival to its status.", telemetry.RPC_EDGES, ("method", "code")
@@ -49,31 +51,31 @@ def wrap(method: str, handler: _Handler) -> _Handler:
     behaviour: Any = handler.unary_stream if handler.response_streaming else handler.unary_unary
     if handler.request_streaming or behaviour is None:
         raise TypeError(f"{method}: requests are not streams here")
-    served = _Served(method)
+    # gRPC is given no deserializer: what it cannot read it would tell the client in its own words, unlogged.
+    served = _Served(method, handler.request_deserializer or _as_it_came)
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler(
-            served.stream(behaviour), handler.request_deserializer, handler.response_serializer
+            served.stream(behaviour), response_serializer=handler.response_serializer
         )
-    return grpc.unary_unary_rpc_method_handler(
-        served.unary(behaviour), handler.request_deserializer, handler.response_serializer
-    )
+    return grpc.unary_unary_rpc_method_handler(served.unary(behaviour), response_serializer=handler.response_serializer)
 
 
 class _Served:
     """One method's surroundings, with its metric's children at hand."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, deserialize: Callable[[bytes], Any]) -> None:
         self._method = method
+        self._deserialize = deserialize
         self._seconds: dict[str, Histogram] = {}
 
     def unary(
         self, behaviour: Callable[[_Request, _Context], Awaitable[_Response]]
-    ) -> Callable[[_Request, _Context], Awaitable[_Response]]:
-        async def serve(request: _Request, rpc: _Context) -> _Response:
+    ) -> Callable[[bytes, _Context], Awaitable[_Response]]:
+        async def serve(request: bytes, rpc: _Context) -> _Response:
             started = time.perf_counter()
             call = self._begin(rpc)
             try:
-                response = await behaviour(request, rpc)
+                response = await behaviour(self._read(request), rpc)
             except (Exception, asyncio.CancelledError) as raised:
                 await self._fail(raised, rpc, call, started)
             self._finish(call, started, "OK", _NONE)
@@ -83,12 +85,12 @@ class _Served:
 
     def stream(
         self, behaviour: Callable[[_Request, _Context], AsyncGenerator[_Response, None]]
-    ) -> Callable[[_Request, _Context], Awaitable[None]]:
-        async def serve(request: _Request, rpc: _Context) -> None:
+    ) -> Callable[[bytes, _Context], Awaitable[None]]:
+        async def serve(request: bytes, rpc: _Context) -> None:
             started = time.perf_counter()
             call = self._begin(rpc)
             try:
-                async with aclosing(behaviour(request, rpc)) as messages:
+                async with aclosing(behaviour(self._read(request), rpc)) as messages:
                     async for message in messages:
                         await rpc.write(message)
             except (Exception, asyncio.CancelledError) as raised:
@@ -101,6 +103,14 @@ class _Served:
         left = rpc.time_remaining()
         metadata: Any = rpc.invocation_metadata()  # a tuple of pairs, whatever the stub says
         return context.begin(dict(metadata), budget_ms=None if left is None else left * 1000, rpc=self._method)
+
+    def _read(self, request: bytes) -> Any:
+        if len(request) > MAX_REQUEST_BYTES:
+            raise TooLarge
+        try:
+            return self._deserialize(request)
+        except DecodeError:  # its text names our types
+            raise Malformed from None
 
     async def _fail(self, raised: BaseException, rpc: _Context, call: context.Call, started: float) -> NoReturn:
         if isinstance(raised, asyncio.CancelledError) and _caller_has_gone(rpc):
@@ -129,6 +139,27 @@ class _Served:
         child.observe(seconds)
         fields = {"code": code, "duration_ms": round(seconds * 1000, 3), **fields}
         return logs.line(_LEVELS.get(code, "info"), "rpc", at, call, fields)
+
+
+class Unknown(grpc.GenericRpcHandler):
+    """The handler of last resort: what nobody else serves is UNIMPLEMENTED, in the words of every other error.
+
+    One name in the metric and the log stands for all of them: callers could make up any number.
+    """
+
+    def __init__(self) -> None:
+        self._handler = wrap("unknown", grpc.unary_unary_rpc_method_handler(_refuse))
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> _Handler:  # noqa: ARG002 (gRPC's signature)
+        return self._handler
+
+
+async def _refuse(_: bytes, __: _Context) -> NoReturn:
+    raise Unimplemented
+
+
+def _as_it_came(request: bytes) -> bytes:
+    return request
 
 
 def _caller_has_gone(rpc: _Context) -> bool:

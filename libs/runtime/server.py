@@ -33,20 +33,21 @@ from grpc_reflection.v1alpha import reflection
 
 from libs.runtime import interceptor, telemetry
 from libs.runtime.background import Background as Background
-from libs.runtime.client import MAX_REQUEST_BYTES
 from libs.runtime.config import Address, ConfigError
 from libs.runtime.health import Health
 
 LEVELS = tuple(telemetry.LEVELS)
 BIND_RETRY_SECONDS = 2.0
+TIME_WAIT_SECONDS = 65.0  # Linux keeps the address of a connection that has ended for 60 s
 NOT_SERVING_SECONDS = 0.5
 GRACE_SECONDS = 20.0  # above the longest turn, a chat's 15 s
 READINESS_PERIOD_SECONDS = 1.0
+FIRST_ANSWER_SECONDS = 10.0
 READINESS_SECONDS = 2.5  # above the time that a database may take to refuse a connection
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the port would steal calls silently
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_receive_message_length", 4 * 1024 * 1024),  # what is above our own limit, we refuse ourselves
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
@@ -105,6 +106,7 @@ class Server:
         self.background = background or Background()
         self._listen, self._handlers, self._ready = listen, registrar.handlers, ready
         self._cause = ""
+        self._answered = asyncio.Event()
 
     async def start(self) -> None:
         """Bind, serve, and ask for the first time whether it is ready.
@@ -116,6 +118,22 @@ class Server:
         await self._server.start()
         await self._ask_readiness()
         self._readiness = asyncio.create_task(self._keep_asking(), name="readiness")
+
+    async def answered(self) -> None:
+        """Return once what its readiness depends on has answered, whether ready or not: it is there.
+
+        A database that goes away later is waited for; one that never was there is, as a rule, a wrong address.
+
+        Raises:
+            StartError: it has not answered within FIRST_ANSWER_SECONDS.
+        """
+        try:
+            async with asyncio.timeout(FIRST_ANSWER_SECONDS):
+                await self._answered.wait()
+        except TimeoutError:
+            raise StartError(
+                f"{self.service} gets no answer from its database ({self._cause}): is it up, and is its URL right?"
+            ) from None
 
     async def drain(self) -> None:
         """NOT_SERVING, half a second for clients to see it, then end: calls in flight first, background tasks next."""
@@ -143,6 +161,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         reflection.enable_server_reflection([*self._handlers, health_name, reflection.SERVICE_NAME], server)
+        server.add_generic_rpc_handlers([interceptor.Unknown()])
         return server
 
     async def _ask_readiness(self) -> None:
@@ -150,6 +169,7 @@ class Server:
         try:
             async with asyncio.timeout(READINESS_SECONDS):
                 ready = await self._ready()
+                self._answered.set()
         except Exception as error:
             ready, cause = False, f"{type(error).__name__}: {error.__cause__ or error}"[:300]
         if ready != self.health.serving or (cause and cause != self._cause):
@@ -166,15 +186,16 @@ class Server:
 async def until_free(listen: Address) -> None:
     """Return once the address can be bound: at once as a rule, else within two seconds.
 
-    The default ports lie in Linux's ephemeral range, so an outgoing connection may have one for a moment. It is tried
-    with a socket of our own, as gRPC writes to stderr whenever it fails.
+    The default ports lie in Linux's ephemeral range, so an outgoing connection may have one; and where that has just
+    ended, nobody can listen there for a minute. Nobody answers there either, and so it is waited for. It is tried with
+    a socket of our own, as gRPC writes to stderr whenever it fails.
 
     Raises:
         StartError: it stays taken, or is no address of this machine.
     """
     host, port = listen
     loop = asyncio.get_running_loop()
-    give_up_at = loop.time() + BIND_RETRY_SECONDS
+    began, told = loop.time(), False
     while True:
         try:
             with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
@@ -184,15 +205,31 @@ async def until_free(listen: Address) -> None:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise StartError(f"cannot listen on {address_of(listen)}: {error.strerror}") from error
-            if loop.time() >= give_up_at:
+            waited = loop.time() - began
+            if waited >= TIME_WAIT_SECONDS or (waited >= BIND_RETRY_SECONDS and await _somebody_listens(listen)):
                 raise StartError(busy(address_of(listen))) from error
+            if waited >= BIND_RETRY_SECONDS and not told:
+                told = True
+                telemetry.logger().info("waiting_for_port", address=address_of(listen), seconds=TIME_WAIT_SECONDS)
         await asyncio.sleep(0.1)
+
+
+async def _somebody_listens(address: Address) -> bool:
+    try:
+        async with asyncio.timeout(BIND_RETRY_SECONDS):
+            _, writer = await asyncio.open_connection(*address)
+    except ConnectionRefusedError:
+        return False
+    except (OSError, TimeoutError):
+        return True
+    writer.close()
+    return True
 
 
 def busy(address: str) -> str:
     """What to tell the operator about an address that stays taken."""
     port = address.rpartition(":")[2]
-    return f"cannot listen on {address}: another process has the port; `ss -ltnp 'sport = :{port}'` names it"
+    return f"cannot listen on {address}: another process has the port; `ss -tanp 'sport = :{port}'` names it"
 
 
 def address_of(listen: Address) -> str:
@@ -207,7 +244,7 @@ async def serve(
     """Serve until SIGTERM or SIGINT, then drain and close what is given, in that order.
 
     Raises:
-        StartError: a port is taken.
+        StartError: a port is taken, or the database was never reached.
     """
     stop = stop_signal()
     metrics = telemetry.MetricsServer(metrics_listen, lambda: server.health.serving)
@@ -216,7 +253,12 @@ async def serve(
     await server.start()
     settle_heap()
     telemetry.logger().info("serving", port=server.port, metrics_port=metrics.port)
-    await stop.wait()
+    answered, stopped = asyncio.create_task(server.answered()), asyncio.create_task(stop.wait())
+    await asyncio.wait({answered, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if answered.done():
+        answered.result()
+    answered.cancel()
+    await stopped
     telemetry.logger().info("draining")
     await server.drain()
     for close in closing:

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from prometheus_client import REGISTRY
 
-from libs.runtime import context, logs
+from libs.runtime import context, logs, status
 from libs.runtime import server as runtime_server
 from libs.runtime.client import call, open_channel, stream
 from libs.runtime.errors import (
@@ -463,6 +463,35 @@ async def test_a_request_above_the_limit_is_too_large_here_and_at_the_server() -
         with pytest.raises(TooLarge):
             await call(say, large, 10_000)
         await unlimited.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code", "reason"),
+    [
+        ("Say", b"\xff\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, Reason.MALFORMED),
+        ("Say", b"\x0a\x02\xff\xfe", grpc.StatusCode.INVALID_ARGUMENT, Reason.MALFORMED),
+        ("Tell", b"\xff\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, Reason.MALFORMED),
+        ("Say", b"\x0a" * 300_000, grpc.StatusCode.RESOURCE_EXHAUSTED, Reason.TOO_LARGE),
+        ("Absent", b"", grpc.StatusCode.UNIMPLEMENTED, Reason.UNIMPLEMENTED),
+    ],
+    ids=["no message", "no UTF-8", "no message for a stream", "too large", "no method"],
+)
+async def test_what_cannot_be_served_is_told_like_every_other_error(
+    method: str,
+    request_: bytes,
+    code: grpc.StatusCode,
+    reason: Reason,
+    lines: Callable[[], list[dict[str, Any]]],
+) -> None:
+    async with serving(echo) as client, grpc.aio.insecure_channel(client.target) as channel:
+        bare: Any = channel.unary_unary(f"/{SERVICE}/{method}")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await bare(request_, timeout=5)
+
+    details = dict(refused.value.trailing_metadata() or ())[status.DETAILS_KEY]
+    assert (refused.value.code(), refused.value.details()) == (code, error_of(reason).detail)
+    assert f"{reason}".encode() in details
+    assert [line["reason"] for line in lines()] == [reason]
 
 
 async def test_a_request_stream_is_refused_when_it_is_registered() -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -290,7 +291,7 @@ async def test_a_busy_port_ends_the_start_with_a_line_that_says_what_to_look_for
     assert child.returncode == 1
     assert stderr.decode() == (
         f"colloquy: cannot listen on 127.0.0.1:{port}: another process has the port; "
-        f"`ss -ltnp 'sport = :{port}'` names it\n"
+        f"`ss -tanp 'sport = :{port}'` names it\n"
     )
 
 
@@ -304,6 +305,23 @@ async def test_a_port_that_becomes_free_in_time_is_taken() -> None:
 
     assert grpc_server.port == port
     await grpc_server.drain()
+
+
+async def test_a_port_that_somebodys_connection_has_is_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as far, socket.socket() as outgoing:
+        outgoing.bind(("127.0.0.1", 0))
+        port = outgoing.getsockname()[1]
+        outgoing.connect(far.getsockname())
+        late = Server("late", ("127.0.0.1", port), [])
+        starting = asyncio.create_task(late.start())
+
+        done, _ = await asyncio.wait([starting], timeout=server.BIND_RETRY_SECONDS + 0.5)
+        assert not done
+        outgoing.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # so that it ends for good
+
+    await asyncio.wait_for(starting, PATIENCE_SECONDS)
+    assert late.port == port
+    await late.drain()
 
 
 async def test_a_second_server_cannot_share_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,6 +358,34 @@ async def test_a_readiness_check_that_fails_or_hangs_means_not_serving(monkeypat
         await grpc_server.start()
         assert grpc_server.health.serving is False
         await grpc_server.drain()
+
+
+async def test_a_database_that_never_answers_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_ANSWER_SECONDS", 0.1)
+
+    async def absent() -> bool:
+        raise Unavailable
+
+    grpc_server = Server("early", ("127.0.0.1", 0), [], absent)
+    await grpc_server.start()
+
+    with pytest.raises(StartError, match="early gets no answer from its database"):
+        await grpc_server.answered()
+    await grpc_server.drain()
+
+
+async def test_a_database_that_is_there_and_not_migrated_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "FIRST_ANSWER_SECONDS", 0.1)
+
+    async def not_migrated() -> bool:
+        return False
+
+    grpc_server = Server("early", ("127.0.0.1", 0), [], not_migrated)
+    await grpc_server.start()
+
+    await grpc_server.answered()
+    assert grpc_server.health.serving is False
+    await grpc_server.drain()
 
 
 async def test_background_work_outlives_its_callers_deadline_and_is_given_up_when_the_drain_is_over() -> None:
