@@ -112,9 +112,9 @@ def admit(head: Head, same: Turn | None, active: Turn | None, request: Request, 
             return OtherTurn(active, left_ms)
         if left_ms:
             return (Hold if head.claim_id == request.claim_id else InProgress)(active, left_ms)
-    if head.last_seq >= head.max_turns:
-        raise SessionLimit
-    if same is None:
+    if same is None:  # what was let in once has a row, and is answered by what becomes of that (I3)
+        if head.last_seq >= head.max_turns:
+            raise SessionLimit
         _check_pace(head, now)
         return Claim()
     return TakeOver(same) if same.base_seq == head.last_seq else Supersede(same)

@@ -108,7 +108,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class TurnStatus:
-    """Where a turn stands, and no more of it; `committed_at` is None while it is not COMMITTED."""
+    """Where a turn stands for its request, and no more of it; `committed_at` is None while it is not COMMITTED.
+
+    FAILED is also what was ABANDONED on a base that has been built upon: it can never be answered any more.
+    """
 
     session_id: SessionId
     turn_id: TurnId

@@ -3,15 +3,19 @@
 from typing import Final
 from uuid import UUID
 
-from libs.runtime.errors import NotFound, RequestIdReused, Unavailable
+from libs.runtime.errors import FieldViolation, InvalidField, NotFound, RequestIdReused, Unavailable
 from services.history.commands import Viewer
 from services.history.domain import Head, OwnerId, SessionId
-from services.history.interventions import Inspection, Intervention, NewIntervention
+from services.history.interventions import Action, Inspection, Intervention, NewIntervention
 from services.history.store import Store
 
 MAX_INTERVENTIONS_LISTED: Final = 100
 _ANYBODYS: Final = Viewer(OwnerId(""), any_owner=True, kind=None)
 _MAX_ATTEMPTS: Final = 8  # as in `usecases`
+_OPENING_STAYS: Final = (
+    "cannot reset the opening of an interview: wait for the sweep, which says it once its lease is over, or complete"
+    " the session"
+)
 
 
 class Operations:
@@ -26,6 +30,7 @@ class Operations:
         Raises:
             NotFound: the stream is absent or erased.
             RequestIdReused: something else was done under this id.
+            InvalidField: the opening of an interview is not RESET.
         """
         for _ in range(_MAX_ATTEMPTS):
             done = await self._store.intervention(new.session_id, new.intervention_id)
@@ -36,6 +41,10 @@ class Operations:
                 raise NotFound
             if done is not None:
                 return sight.head, done
+            if new.action is Action.RESET and sight.opens:
+                # Given back, it would let a message in before it, and the request that opened the session could never
+                # be answered.
+                raise InvalidField([FieldViolation("action", _OPENING_STAYS)])
             made = await self._store.intervene(sight, new)
             if made is not None:
                 return made

@@ -136,8 +136,10 @@ SUPERSEDE: Final = Statement(
 
 # `before` may be older than the lock, but what it holds cannot have changed where the demands of `s` are met. A turn's
 # base and message never change; the claim was there, with this fence, when the statement began (its holder was told),
-# and the head's digest changes only by a commit, which ends the claim. The division fails the whole statement unless
-# exactly one turn has changed.
+# and the head's digest changes only by a commit, which ends the claim. Nor does any turn but the active one change, or
+# come, before a claim has ended: so the last commit finds all that were given back. It fails them as SEAL does, for
+# none can be answered any more; where it is not the last they are not even looked for. The division fails the whole
+# statement unless exactly one turn has been committed.
 COMMIT: Final = Statement(
     "history_commit",
     f"""
@@ -168,6 +170,9 @@ COMMIT: Final = Statement(
         FROM s, before
         WHERE t.session_id = %(session_id)s AND t.turn_id = %(turn_id)s AND t.state = 'RUNNING'
         RETURNING t.committed_at
+    ), given_back AS (
+        UPDATE history.turns t SET state = 'FAILED', reason = 'SESSION_CLOSED'
+        FROM s WHERE %(final)s AND t.session_id = %(session_id)s AND t.state = 'ABANDONED'
     )
     SELECT before.*, s.last_seq, s.rev, s.digest, (SELECT t.committed_at FROM t), 1 / (SELECT count(*) FROM t) AS proof
     FROM s, before
@@ -218,11 +223,13 @@ _SIGHT: Final = f"""
 STREAM: Final = Statement("history_stream", _SIGHT + "AND s.session_id = %(session_id)s")
 STREAMS: Final = Statement("history_streams", _SIGHT + "AND s.session_id = ANY(%(session_ids)s)")
 
+# None of an erased stream: what it said is cleared, its turns are there.
 TURNS: Final = Statement(
     "history_turns",
     f"""
     SELECT {_TURN} FROM history.turns t
     WHERE t.session_id = %(session_id)s AND t.seq BETWEEN %(first)s AND %(last)s
+        AND EXISTS (SELECT FROM history.streams s WHERE s.session_id = %(session_id)s AND NOT s.erased)
     ORDER BY t.seq
     """,
 )
@@ -245,11 +252,16 @@ UNSETTLED: Final = Statement(
     """,
 )
 
-# As many rows as were asked for are looked up one by one: here too a limit speaks for the planner's estimate.
+# As many rows as were asked for are looked up one by one: here too a limit speaks for the planner's estimate. A turn
+# that was given back on a base that has been built upon can never run again. Its row says so only once its own request
+# has come again (SUPERSEDE), which may be never; told is what that request would be.
 TURN_STATES: Final = Statement(
     "history_turn_states",
     """
-    SELECT t.session_id, t.turn_id, t.state, t.committed_at
+    SELECT t.session_id, t.turn_id, t.committed_at,
+        CASE WHEN t.state = 'ABANDONED'
+            AND t.base_seq < (SELECT s.last_seq FROM history.streams s WHERE s.session_id = t.session_id)
+            THEN 'FAILED' ELSE t.state END AS state
     FROM unnest(%(session_ids)s::uuid[], %(turn_ids)s::uuid[]) AS asked (session_id, turn_id)
     CROSS JOIN LATERAL (
         SELECT * FROM history.turns x WHERE x.session_id = asked.session_id AND x.turn_id = asked.turn_id LIMIT 1
@@ -318,7 +330,6 @@ ERASE: Final = Statement(
 )
 
 _INTERVENTION: Final = "i.intervention_id, i.turn_id, i.action, i.actor, i.reason, i.before, i.after, i.at"
-INTERVENTION_COLUMNS: Final = 8
 
 
 def _intervention(action: str, change: str, fail: str) -> Statement:

@@ -63,6 +63,11 @@ class Sight:
     pending: Turn | None
 
     @property
+    def opens(self) -> bool:
+        """Whether the claim that is held is on the opening of an interview, the one turn without a message."""
+        return self.head.active_turn is not None and self.pending is not None and self.pending.user_text is None
+
+    @property
     def age_ms(self) -> int:
         """How long nothing was written there."""
         return max(0, (self.now - self.head.changed_at) // timedelta(milliseconds=1))
@@ -244,12 +249,12 @@ class Store:
         return [sights[session_id] for session_id in session_ids if session_id in sights]
 
     async def turns(self, session_id: SessionId, first: int, last: int) -> list[Turn]:
-        """The committed turns with first <= seq <= last, ascending."""
+        """The committed turns with first <= seq <= last, ascending; none of an erased stream."""
         rows = await self._db.all(statements.TURNS, {"session_id": session_id, "first": first, "last": last})
         return [turn for row in rows if (turn := turn_of(row, session_id))]
 
     async def turn_states(self, keys: Sequence[tuple[SessionId, TurnId]]) -> list[TurnStatus]:
-        """Those of the turns that there are, erased sessions' too, in no order."""
+        """Where those of the turns stand that there are, erased sessions' too, in no order."""
         params = {"session_ids": [session_id for session_id, _ in keys], "turn_ids": [turn_id for _, turn_id in keys]}
         rows = await self._db.all(statements.TURN_STATES, params)
         return [TurnStatus(row.session_id, row.turn_id, TurnState(row.state), row.committed_at) for row in rows]

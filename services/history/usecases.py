@@ -169,10 +169,17 @@ class History:
         return await self._store.streams(session_ids, viewer)
 
     async def list_turns(self, session_id: SessionId, viewer: Viewer, span: TurnRange) -> tuple[Head, list[Turn]]:
-        """Committed turns, and a head that they all belong to: committed turns do not change, so two reads agree."""
+        """Committed turns, and a head that they all belong to.
+
+        Of two reads the second may find that the session was erased meanwhile; nothing else changes committed turns.
+        """
         head = (await self.get_stream(session_id, viewer)).head
         first, last = span.bounds(head.last_seq)
-        turns = await self._store.turns(session_id, first, last) if first <= last else []
+        if first > last:
+            return head, []
+        turns = await self._store.turns(session_id, first, last)
+        if not turns:  # there were some (I1)
+            raise NotFound
         return head, within_bytes(turns, MAX_BYTES_LISTED, newest=span.newest)
 
     async def get_turn_states(self, keys: Sequence[tuple[SessionId, TurnId]]) -> list[TurnStatus]:

@@ -144,12 +144,12 @@ class World:
         assert all(turn["fence"] == stream["fence"] and turn["base_seq"] == stream["last_seq"] for turn in running)
         if stream["sealed"]:
             assert not running, "I8"
+            assert {turn["state"] for turn in turns} <= {"COMMITTED", "FAILED"}, "I3"
             assert all(turn["committed_at"] <= stream["sealed_at"] for turn in committed), "I8"
         assert stream["acked_rev"] <= stream["rev"]
         if stream["erased"]:
             assert stream["sealed"], "I8"
             assert {row[column] for row, columns in cleared(stream, turns) for column in columns} <= {None}, "Erase"
-            assert {turn["state"] for turn in turns} <= {"COMMITTED", "FAILED"}, "Erase"
         self._check_chain(session_id, stream, committed)
 
     @staticmethod

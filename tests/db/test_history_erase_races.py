@@ -14,10 +14,13 @@ import pytest
 
 from libs.runtime.db import Statement
 from libs.runtime.errors import NotFound, SessionClosed
+from libs.tokens.counting import count
 from services.history import statements
 from services.history.admission import OtherTurn
+from services.history.commands import TurnRange, Viewer
 from services.history.domain import ClaimId, SessionId
-from services.history.usecases import CommitOutcome, CommitResult, Owner
+from services.history.store import Sight, Store
+from services.history.usecases import CommitOutcome, CommitResult, History, Owner
 from tests.databases import Database
 from tests.db.history_world import ABANDON, ALICE, OPERATOR, World, interview, ledger, message, owner, reply
 from tests.db.history_writes import (
@@ -182,6 +185,25 @@ async def test_an_erase_that_waited_for_a_write_clears_that_too(world: World, pr
 
     assert head.erased
     await erased_whole(world, write.session_id)
+
+
+async def test_turns_that_are_erased_after_their_head_was_read_are_not_found(world: World) -> None:
+    session_id = await world.opened()
+    await world.exchange(session_id)
+
+    class Interrupted(Store):
+        """Somebody erases the session once its head was read."""
+
+        async def stream(self, session_id: SessionId, viewer: Viewer) -> Sight | None:
+            sight = await super().stream(session_id, viewer)
+            await world.history.erase_stream(session_id, ALICE)
+            return sight
+
+    for span in (TurnRange(0, 0, 200, newest=False), TurnRange(0, 0, 1, newest=True)):
+        with pytest.raises(NotFound):
+            await History(Interrupted(world.database), count).list_turns(session_id, ALICE, span)
+        session_id = await world.opened()
+        await world.exchange(session_id)
 
 
 async def test_an_acknowledgement_that_waited_for_an_erase_leaves_it_to_be_settled(world: World) -> None:

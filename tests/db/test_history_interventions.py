@@ -17,7 +17,7 @@ from services.history.interventions import Action, InterventionId, NewInterventi
 from services.history.usecases import CommitOutcome
 from tests.conftest import FreshDatabase
 from tests.databases import Database
-from tests.db.history_world import ABANDON, ALICE, World, ledger, message, owner, reply
+from tests.db.history_world import ABANDON, ALICE, World, interview, ledger, message, owner, reply
 from tests.db.history_writes import committing, erasing, from_another_gateway, head_of
 
 
@@ -72,7 +72,47 @@ async def test_after_a_reset_another_message_may_come_first(world: World) -> Non
     await world.check(session_id)
 
 
+@pytest.mark.parametrize("lease_ms", [1, 60_000])
+async def test_an_opening_is_not_reset_for_no_message_may_come_before_it(world: World, lease_ms: int) -> None:
+    new = interview(lease_ms=lease_ms)
+    held = owner(await world.history.open_stream(new))
+    before = await world.rows("streams", new.session_id), await world.rows("turns", new.session_id)
+    asked = repair(new.session_id)
+
+    with pytest.raises(InvalidField) as refused:
+        await world.operations.intervene(asked)
+    left = await world.rows("streams", new.session_id), await world.rows("turns", new.session_id)
+    done = await world.commit(held)
+    head, made = await world.operations.intervene(asked)
+
+    assert [violation.field for violation in refused.value.violations] == ["action"]
+    assert left == before
+    assert done.outcome is CommitOutcome.COMMITTED
+    assert (head.last_seq, made.turn_id) == (1, None), "once it was said there is nothing to be refused"
+    await world.check(new.session_id)
+
+
+async def test_the_answer_to_an_opening_is_reset_like_any_message(world: World) -> None:
+    new = interview(lease_ms=60_000)
+    await world.commit(owner(await world.history.open_stream(new)))
+    held = owner(await world.history.begin_turn(message(new.session_id)))
+
+    _, made = await world.operations.intervene(repair(new.session_id))
+
+    assert made.turn_id == held.turn_id
+
+
 # Complete
+
+
+async def test_an_opening_that_nobody_says_can_be_closed(world: World) -> None:
+    new = interview(lease_ms=60_000)
+    held = owner(await world.history.open_stream(new))
+
+    head, made = await world.operations.intervene(repair(new.session_id, Action.COMPLETE))
+
+    assert (head.sealed, made.turn_id) == (True, held.turn_id)
+    await world.check(new.session_id)
 
 
 async def test_a_completed_session_is_closed_and_what_waited_there_has_failed(world: World) -> None:

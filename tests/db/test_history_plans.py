@@ -194,8 +194,20 @@ async def test_the_writes_that_were_looked_at_did_write(connection: psycopg.Asyn
     found = nodes(await plan(connection, STATEMENTS[name], PARAMETERS[name], "auto"))
 
     written = [node["Plans"][0]["Actual Rows"] for node in found if node["Node Type"] == "ModifyTable"]
-    assert len(written) == (3 if name in ("RESET", "COMPLETE") else 2)
+    assert len(written) == (3 if name in ("COMMIT", "RESET", "COMPLETE") else 2)
     assert all(written)
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_a_commit_looks_for_what_was_given_back_only_if_it_is_the_last(
+    connection: psycopg.AsyncConnection, mode: str
+) -> None:
+    scans = {}
+    for final in (True, False):
+        found = nodes(await plan(connection, statements.COMMIT, {**PARAMETERS["COMMIT"], "final": final}, mode))
+        scans[final] = sum(node["Actual Loops"] for node in found if node.get("Index Name") == "turns_abandoned")
+
+    assert scans == {True: 1, False: 0}
 
 
 # A table as it is in quiet hours, with the turns under way among many sessions that are settled.

@@ -261,6 +261,30 @@ async def test_the_states_of_turns_are_read_together_whoever_they_belong_to(worl
     assert await world.history.get_turn_states([]) == []
 
 
+async def test_a_turn_whose_base_was_built_upon_stands_as_its_own_request_would_be_told(world: World) -> None:
+    session_id = await world.opened()
+    stale, pending = message(session_id), message(session_id)
+    keys = []
+    for new in (stale, pending):
+        held = owner(await world.history.begin_turn(new))
+        await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+        keys.append((session_id, held.turn_id))
+        if new is stale:
+            await world.exchange(session_id)
+    before = await world.rows("streams", session_id), await world.rows("turns", session_id)
+
+    found = await world.history.get_turn_states(keys)
+    left = await world.rows("streams", session_id), await world.rows("turns", session_id)
+    told = await world.history.begin_turn(stale)
+
+    states = {it.turn_id: it.state for it in found}
+    assert [states[turn_id] for _, turn_id in keys] == [TurnState.FAILED, TurnState.ABANDONED]
+    assert left == before, "a read writes nothing"
+    assert isinstance(told, Replay)
+    assert told.turn.state is TurnState.FAILED
+    assert (await world.history.get_turn_states(keys[:1]))[0] == found[[it.turn_id for it in found].index(keys[0][1])]
+
+
 # Acknowledging
 
 

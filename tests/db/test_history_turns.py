@@ -216,6 +216,22 @@ async def test_a_refusal_leaves_nothing_behind(
     assert len(await world.rows("turns", session_id)) == 1
 
 
+async def test_a_message_that_was_let_in_fails_for_good_where_the_session_has_had_its_turns(world: World) -> None:
+    session_id = await world.opened(max_turns=1)
+    overtaken = message(session_id)
+    held = owner(await world.history.begin_turn(overtaken))
+    await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+    await world.exchange(session_id)
+
+    answers = [await world.history.begin_turn(overtaken) for _ in range(2)]
+
+    assert [(it.turn.state, it.turn.reason) for it in answers if isinstance(it, Replay)] == [
+        (TurnState.FAILED, "CONFLICT"),
+        (TurnState.FAILED, "CONFLICT"),
+    ]
+    await world.check(session_id)
+
+
 async def test_the_wait_of_the_pace_is_counted_from_the_last_new_turn(world: World) -> None:
     session_id = await world.opened(min_interval_ms=60_000)
     await world.exchange(session_id)
@@ -347,6 +363,45 @@ async def test_the_final_turn_closes_the_session_with_itself(world: World) -> No
     assert (again.outcome, again.sealed) == (CommitOutcome.DUPLICATE, True)
     with pytest.raises(SessionClosed):
         await world.history.begin_turn(message(session_id))
+    await world.check(session_id)
+
+
+async def test_the_final_turn_fails_what_was_given_back_and_no_other_does(world: World) -> None:
+    session_id = await world.opened()
+    given_back = [message(session_id, text) for text in ("on the first base", "on the same base")]
+    for new in given_back:
+        held = owner(await world.history.begin_turn(new))
+        await world.history.release_turn(session_id, held.turn_id, held.head.fence, ABANDON)
+        done = await world.exchange(session_id)
+    waiting = {turn["state"] for turn in await world.rows("turns", session_id) if turn["seq"] is None}
+    before = done.rev or 0
+
+    held = owner(await world.history.begin_turn(message(session_id)))
+    last = await world.commit(held, reply(final=True))
+    replays = [await world.history.begin_turn(new) for new in given_back]
+
+    assert waiting == {"ABANDONED"}
+    assert (last.outcome, last.rev) == (CommitOutcome.COMMITTED, before + 2)
+    assert [(it.turn.state, it.turn.reason) for it in replays if isinstance(it, Replay)] == [
+        (TurnState.FAILED, "SESSION_CLOSED"),
+        (TurnState.FAILED, "SESSION_CLOSED"),
+    ]
+    await world.check(session_id)
+
+
+async def test_a_final_turn_that_is_refused_fails_nothing(world: World) -> None:
+    session_id = await world.opened()
+    await world.exchange(session_id, said=reply(item_asked="item-1"))
+    given_back = owner(await world.history.begin_turn(message(session_id)))
+    await world.history.release_turn(session_id, given_back.turn_id, given_back.head.fence, ABANDON)
+    held = owner(await world.history.begin_turn(message(session_id)))
+
+    refused = await world.commit(held, reply(item_asked="item-1", final=True))
+    fenced = await world.commit(replace(held, head=given_back.head), reply(final=True))
+
+    assert (refused.outcome, fenced.outcome) == (CommitOutcome.ITEM_ALREADY_ASKED, CommitOutcome.FENCED)
+    states = {turn["turn_id"]: turn["state"] for turn in await world.rows("turns", session_id)}
+    assert states[given_back.turn_id] == "ABANDONED"
     await world.check(session_id)
 
 

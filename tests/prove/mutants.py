@@ -70,6 +70,12 @@ MUTANTS: Final = (
         Scope("A", faults=0, ends=False),
     ),
     Mutant("BeginTurn does not compare the rev under the lock", Rules(rev_is_compared=False), "lease", _BANK),
+    Mutant(
+        "the last commit leaves what was given back",
+        Rules(last_commit_fails_given_back=False),
+        "I3",
+        Scope("ABC", items=1, flights=0, half_made=False, faults=0, ends=False, erases=False, resets=True),
+    ),
     Mutant("ReleaseTurn does not compare the fence", Rules(release_checks_fence=False), "lease", _CHAT),
     Mutant(
         "a repeated call keeps its fence",

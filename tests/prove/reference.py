@@ -4,7 +4,7 @@ An answer is a tuple: a word of the protocol, and what the caller learns with it
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
@@ -12,13 +12,13 @@ from psycopg.rows import DictRow
 
 from libs.runtime.errors import ColloquyError
 from services.history.admission import InProgress, OtherTurn, Replay
-from services.history.commands import NewTurn, Release
+from services.history.commands import NewStream, NewTurn, Release
 from services.history.commands import Reply as Commit
 from services.history.domain import ClaimId, Fence, RequestId, Rev, SessionId, TurnId, TurnState
 from services.history.domain import Turn as StoredTurn
 from services.history.interventions import Action, InterventionId, NewIntervention
-from services.history.usecases import Owner
-from tests.db.history_world import ALICE, Connection, World, message
+from services.history.usecases import Begun, Owner
+from tests.db.history_world import ALICE, Connection, World, interview, message, owner
 from tests.prove.model import ledger
 from tests.prove.model.ledger import NOBODY, Ledger, Reply, Stream, Turn
 
@@ -30,13 +30,14 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class Reference:
-    """The model, one RPC at a time."""
+    """The model, one RPC at a time; `opening` is the request that opened an interview."""
 
     ledger: Ledger
     max_turns: int = MAX_TURNS
+    opening: int = NOBODY
 
     def begin(self, request: int, claim: int) -> Answer:
-        """BeginTurn, both of its statements."""
+        """BeginTurn, both of its statements; OpenStream, if it is sent again."""
         before = self.ledger
         rev, active = before.stream.rev, before.stream.active
         decision = ledger.decide(before, request, claim, self.max_turns)
@@ -56,7 +57,9 @@ class Reference:
             case "Replay" | "Supersede":
                 return "REPLAY", written.turns[request]
             case "InProgress" | "OtherTurn":
-                return decision, active, before.stream.live
+                # Who opened the session is not to repair what came before the opening.
+                told = "InProgress" if request == self.opening else decision
+                return told, active, before.stream.live
             case refused:
                 return (refused,)
 
@@ -91,6 +94,8 @@ class Reference:
         """InterveneStream(RESET)."""
         if self.ledger.stream.erased:
             return ("NOT_FOUND",)
+        if self.ledger.stream.active == self.opening != NOBODY:
+            return ("INVALID_FIELD",)
         self.ledger = ledger.reset(self.ledger)
         return "RESET", self.ledger.stream.rev
 
@@ -112,6 +117,7 @@ class Real:
     world: World
     connection: Connection
     session_id: SessionId
+    opening: NewStream | None = None
     turn_ids: dict[int, TurnId] = field(default_factory=dict)
     _requests: dict[int, RequestId] = field(default_factory=dict)
     _claims: dict[int, ClaimId] = field(default_factory=dict)
@@ -122,8 +128,19 @@ class Real:
         claim_id = self._claims.setdefault(claim, ClaimId(uuid4()))
         return message(self.session_id, f"message {request}", request_id=request_id, claim_id=claim_id)
 
+    @classmethod
+    async def opened_by(
+        cls, world: World, connection: Connection, request: int, claim: int, **changes: object
+    ) -> "Real":
+        """An interview whose opening is being answered."""
+        new = interview(**changes)
+        made = cls(world, connection, new.session_id, new)
+        made._requests[request], made._claims[claim] = new.request_id, new.claim_id
+        made.turn_ids[request] = owner(await world.history.open_stream(new)).turn_id
+        return made
+
     async def begin(self, request: int, claim: int) -> Answer:
-        """BeginTurn."""
+        """BeginTurn; OpenStream where the request is the one that opened an interview."""
         return await _refusable(self._begin(request, claim))
 
     async def commit(self, request: int, fence: int, reply: Reply) -> Answer:
@@ -190,14 +207,22 @@ class Real:
         )
 
     async def _begin(self, request: int, claim: int) -> Answer:
-        match await self.world.history.begin_turn(self.message(request, claim)):
-            case Owner() as owner:
-                self.turn_ids[request] = owner.turn_id
-                return "OWNER", request, owner.head.fence, owner.head.last_seq
+        match await self._sent(request, claim):
+            case Owner() as held:
+                self.turn_ids[request] = held.turn_id
+                return "OWNER", request, held.head.fence, held.head.last_seq
             case Replay(turn):
                 return "REPLAY", stored(turn)
             case (InProgress() | OtherTurn()) as busy:
                 return type(busy).__name__, self._number(busy.turn.turn_id), busy.lease_left_ms > 0
+
+    async def _sent(self, request: int, claim: int) -> Begun:
+        new = self.message(request, claim)
+        if self.opening is None or self.opening.request_id != new.request_id:
+            return await self.world.history.begin_turn(new)
+        opened = await self.world.history.open_stream(replace(self.opening, claim_id=new.claim_id))
+        assert opened.opening is not None
+        return opened.opening
 
     async def _commit(self, request: int, fence: int, reply: Reply) -> Answer:
         said = Commit(repr(tuple(reply)), b"record", f"item-{reply.item}" if reply.item else "", reply.final)

@@ -14,7 +14,14 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from libs.runtime.db import Statement
 from services.history import statements
@@ -23,10 +30,11 @@ from services.history.domain import TurnState
 from tests.databases import Database
 from tests.db.history_world import ALICE, Connection, World, ledger
 from tests.prove.histories import histories
-from tests.prove.model.ledger import ABANDONED, FAILED, NOBODY, RUNNING, Reply, opened
+from tests.prove.model.ledger import ABANDONED, FAILED, NOBODY, RUNNING, Reply, opened, opened_by
 from tests.prove.reference import MAX_TURNS, REQUESTS, Answer, Real, Reference, comparable, stored
 
 LEASE_MS = 3_600_000  # ends only where a history says so
+OPENING = 0
 LATE = 18
 """How many steps a history has before End or Erase may come."""
 
@@ -49,6 +57,16 @@ class Ledgers(RuleBasedStateMachine):
         self.revs = [1]
         self.steps = 0
 
+    @initialize(with_opening=st.sampled_from([False, False, True]))
+    def open(self, with_opening: bool) -> None:
+        """A chat, or an interview that begins with its opening."""
+        if with_opening:
+            limits = {"max_turns": MAX_TURNS, "lease_ms": LEASE_MS}
+            self.real = type(self).run(Real.opened_by(self.world, self.connection, OPENING, 1, **limits))
+            self.model = Reference(opened_by(OPENING, 1, len(REQUESTS)), opening=OPENING)
+            self.claims[OPENING] = 1
+            self.held.append((OPENING, 1))
+
     @property
     def waiting(self) -> list[int]:
         """The requests that were accepted and not answered."""
@@ -70,7 +88,7 @@ class Ledgers(RuleBasedStateMachine):
             self.held.append((request, self.model.ledger.stream.fence))
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), item=st.integers(0, 3), phrased=st.booleans(), final=st.integers(0, 9))
+    @rule(data=st.data(), item=st.integers(0, 2), phrased=st.booleans(), final=st.integers(0, 9))
     def commit(self, data: st.DataObject, item: int, phrased: bool, final: int) -> None:
         """Whoever has ever held a claim answers under it."""
         request, fence = data.draw(st.sampled_from(self.held[-3:]))
@@ -86,7 +104,7 @@ class Ledgers(RuleBasedStateMachine):
             self.expire()
         self.begin(request, unheard=False)
 
-    @rule(request=st.sampled_from(REQUESTS), item=st.integers(0, 3))
+    @rule(request=st.sampled_from(REQUESTS), item=st.integers(0, 2))
     def converse(self, request: int, item: int) -> None:
         """A request is sent and, if it may be, answered at once."""
         self.begin(request, unheard=False)
@@ -121,7 +139,7 @@ class Ledgers(RuleBasedStateMachine):
         type(self).run(self.real.expire())
 
     @precondition(lambda self: self.model.ledger.stream.active != NOBODY and not self.model.ledger.stream.live)
-    @rule(item=st.integers(0, 3))
+    @rule(item=st.integers(0, 2))
     def repair(self, item: int) -> None:
         """The sweep answers what has expired, under the fence that it was found with."""
         request, fence = self.model.ledger.stream.active, self.model.ledger.stream.fence
@@ -133,6 +151,14 @@ class Ledgers(RuleBasedStateMachine):
         """Somebody has settled the stream as it was at some time."""
         rev = data.draw(st.sampled_from(self.revs[-3:]))
         self.same(lambda it: it.acknowledge(rev))
+
+    @precondition(lambda self: self.steps > LATE - 6 and self.model.ledger.stream.active != NOBODY)
+    @precondition(lambda self: len(self.waiting) > 1)
+    @rule(item=st.integers(0, 2))
+    def conclude(self, item: int) -> None:
+        """The last words are said while others, who gave their turns back, wait."""
+        request, fence = self.model.ledger.stream.active, self.model.ledger.stream.fence
+        self.same(lambda it: it.commit(request, fence, Reply(item, item, phrased=True, final=True)))
 
     @precondition(lambda self: self.steps > LATE)
     @rule()
@@ -198,7 +224,7 @@ def machine(database: Database) -> Iterator[type[Ledgers]]:
 ANSWERS = {
     *("OWNER", "InProgress", "OtherTurn", "REPLAY", "SESSION_CLOSED", "SESSION_LIMIT", "NOT_FOUND"),
     *("COMMITTED", "DUPLICATE", "FENCED", "ITEM_ALREADY_ASKED"),
-    *("RELEASED", "SEALED", "ERASED", "RESET", "ACKNOWLEDGED"),
+    *("RELEASED", "SEALED", "ERASED", "RESET", "INVALID_FIELD", "ACKNOWLEDGED"),
 }
 
 
@@ -216,6 +242,7 @@ def test_the_ledger_answers_as_the_model_that_was_searched(machine: type[Ledgers
         ("COMMIT", "AND s.fence = %(fence)s", ""),
         ("RELEASE", "AND fence = %(fence)s", ""),
         ("SEAL", "OR t.state = 'ABANDONED'", ""),
+        ("COMMIT", "FROM s WHERE %(final)s AND", "FROM s WHERE false AND"),
         ("ACKNOWLEDGE", "AND s.rev = seen.rev", ""),
     ],
 )

@@ -33,6 +33,12 @@ SESSIONS: Final[dict[str, list[Call]]] = {
     "has a turn running": _BEGUN,
     "has a turn expired": [*_BEGUN, lambda it: it.expire()],
     "has a turn given back": [*_BEGUN, lambda it: it.release(1, 2, ABANDONED, "UNAVAILABLE")],
+    "has a turn running and another given back": [
+        *_BEGUN[:2],
+        lambda it: it.begin(2, 2),
+        lambda it: it.release(2, 2, ABANDONED, "UNAVAILABLE"),
+        lambda it: it.begin(1, 3),
+    ],
     "has a turn taken over": [*_BEGUN, lambda it: it.expire(), lambda it: it.begin(1, 3)],
     "has a turn whose base was built upon": [
         *_BEGUN,

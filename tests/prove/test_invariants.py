@@ -6,7 +6,7 @@ import pytest
 
 from tests.prove.model import invariants
 from tests.prove.model.calls import Call
-from tests.prove.model.ledger import COMMITTED, FAILED, RUNNING, Reply, Turn
+from tests.prove.model.ledger import ABANDONED, COMMITTED, FAILED, RUNNING, Reply, Turn
 from tests.prove.model.projections import Projection
 from tests.prove.model.protocol import Protocol
 from tests.prove.model.rules import Rules, Scope
@@ -34,6 +34,7 @@ def holding(*turns: Turn, last_seq: int) -> World:
 
 
 SOUND = holding(FIRST, SECOND, last_seq=2)
+GIVEN_BACK = holding(FIRST, Turn(ABANDONED), last_seq=1)
 ERASED = SOUND.stream._replace(erased=True, sealed=True)
 BROKEN = {
     "I1": [
@@ -44,7 +45,10 @@ BROKEN = {
         SOUND._replace(directory=Projection("OPEN", (1,))),
         SOUND._replace(evidence=Projection("OPEN", (0, 1), completed=True)),
     ],
-    "I3": [SOUND._replace(witness=EMPTY.witness._replace(told=(FIRST._replace(reply=ASKS_2), None)))],
+    "I3": [
+        SOUND._replace(witness=EMPTY.witness._replace(told=(FIRST._replace(reply=ASKS_2), None))),
+        GIVEN_BACK._replace(stream=GIVEN_BACK.stream._replace(sealed=True)),
+    ],
     "I4": [holding(FIRST, SECOND._replace(base=0), last_seq=2)],
     "I6": [
         holding(FIRST, Turn(RUNNING, 1), last_seq=1),
@@ -62,8 +66,9 @@ BROKEN = {
 }
 
 
-def test_a_sound_session_breaks_none() -> None:
-    assert invariants.broken(SOUND) is None
+@pytest.mark.parametrize("world", [SOUND, GIVEN_BACK])
+def test_a_sound_session_breaks_none(world: World) -> None:
+    assert invariants.broken(world) is None
 
 
 @pytest.mark.parametrize(("name", "world"), [(name, world) for name, worlds in BROKEN.items() for world in worlds])

@@ -34,18 +34,7 @@ class Service:
 
     async def running(self) -> history_pb2.Owner:
         """A new chat with a message that is being answered."""
-        session_id = str(uuid4())
-        opening = history_pb2.OpenStreamRequest(
-            session_id=session_id,
-            owner_id="alice",
-            kind=history_pb2.KIND_CHAT,
-            request_id=str(uuid4()),
-            fingerprint=bytes(32),
-            max_turns=10,
-            lease_ms=60_000,
-            claim_id=str(uuid4()),
-        )
-        await client.call(self.history.OpenStream, opening, CAP_MS)
+        session_id = await self._open(history_pb2.KIND_CHAT)
         message = history_pb2.BeginTurnRequest(
             session_id=session_id,
             owner_id="alice",
@@ -54,6 +43,26 @@ class Service:
             claim_id=str(uuid4()),
         )
         return (await client.call(self.history.BeginTurn, message, CAP_MS)).owner
+
+    async def opening(self) -> str:
+        """A new interview whose opening is being answered."""
+        return await self._open(history_pb2.KIND_INTERVIEW)
+
+    async def _open(self, kind: history_pb2.Kind.ValueType) -> str:
+        session_id = str(uuid4())
+        opening = history_pb2.OpenStreamRequest(
+            session_id=session_id,
+            owner_id="alice",
+            kind=kind,
+            request_id=str(uuid4()),
+            fingerprint=bytes(32),
+            max_turns=10,
+            lease_ms=60_000,
+            claim_id=str(uuid4()),
+            with_opening=kind == history_pb2.KIND_INTERVIEW,
+        )
+        await client.call(self.history.OpenStream, opening, CAP_MS)
+        return session_id
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +134,20 @@ async def test_what_is_wrong_with_a_repair_is_said(service: Service) -> None:
     with pytest.raises(InvalidField) as refused:
         await client.call(service.operations.InterveneStream, repair(session_id, action=0, reason=" "), CAP_MS)
     assert [violation.field for violation in refused.value.violations] == ["action", "reason"]
+
+
+async def test_a_reset_of_an_opening_is_refused_and_says_what_to_do(service: Service) -> None:
+    session_id = await service.opening()
+
+    with pytest.raises(InvalidField) as refused:
+        await client.call(service.operations.InterveneStream, repair(session_id), CAP_MS)
+    closing = repair(session_id, action=Action.ACTION_COMPLETE)
+    closed = await client.call(service.operations.InterveneStream, closing, CAP_MS)
+
+    [violation] = refused.value.violations
+    assert violation.field == "action"
+    assert "complete" in violation.message
+    assert closed.head.sealed
 
 
 async def test_a_turn_is_read_whole_but_for_what_it_says(service: Service) -> None:

@@ -146,6 +146,15 @@ def test_an_abandoned_turn_whose_base_is_no_longer_the_head_fails() -> None:
     assert admit(HEAD, stale, None, REQUEST, NOW) == Supersede(stale)
 
 
+def test_what_was_let_in_is_never_told_of_the_limit() -> None:
+    full = replace(HEAD, max_turns=5)
+    stale = replace(ABANDONED, base_seq=4)
+
+    assert admit(full, stale, None, REQUEST, NOW) == Supersede(stale)
+    with pytest.raises(SessionLimit):
+        admit(full, None, None, REQUEST, NOW)
+
+
 @pytest.mark.parametrize(("left_ms", "told"), [(1500, 1500), (0, 0), (-9000, 0)])
 def test_another_turn_holds_the_session_also_once_it_has_expired(left_ms: int, told: int) -> None:
     head = held(OTHER, left_ms)
@@ -224,7 +233,6 @@ def everything_wrong_with_a_known_id() -> list[tuple[str, Callable[[Case], Case]
         ("settled", turn(state=TurnState.COMMITTED), Replay),
         ("sealed", lambda it: (replace(it[0], sealed_at=NOW), *it[1:]), SessionClosed),
         ("other turn", lambda it: (held(OTHER, 9, head=it[0]), it[1], OTHER, it[3]), OtherTurn),
-        ("limit", lambda it: (replace(it[0], max_turns=5), *it[1:]), SessionLimit),
         ("stale base", turn(base_seq=4), Supersede),
         ("nothing", lambda it: it, TakeOver),
     ]

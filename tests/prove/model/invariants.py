@@ -49,6 +49,8 @@ def _answered_once(world: World) -> Iterator[str]:
     for turn, told in zip(world.turns, world.witness.told, strict=True):
         if told and told != turn and not world.stream.erased:
             yield "I3: a client was told what the ledger does not say"
+    if world.stream.sealed and any(turn.state == ABANDONED for turn in world.turns):
+        yield "I3: a turn that was given back can have no answer, and has not FAILED"
 
 
 def _on_its_base(world: World) -> Iterator[str]:

@@ -83,6 +83,12 @@ def opened(requests: int) -> Ledger:
     return Ledger(Stream(), (Turn(),) * requests)
 
 
+def opened_by(request: int, claim: int, requests: int) -> Ledger:
+    """An open stream whose opening is being answered, which is the turn of the request that opened it."""
+    stream = Stream(fence=1, active=request, claim=claim, live=True)
+    return opened(requests).having(request, Turn(RUNNING), stream)
+
+
 def decide(ledger: Ledger, request: int, claim: int, max_turns: int, rules: Rules = PROTOCOL) -> str:
     """What BeginTurn decides on the rows that it reads: the name of admission's decision, or a reason to refuse."""
     stream, same = ledger.stream, ledger.turns[request]
@@ -145,7 +151,10 @@ def commit(ledger: Ledger, request: int, fence: int, reply: Reply, rules: Rules 
     seq = turn.base + 1 if rules.base_is_fixed else stream.last_seq + 1
     committed = turn._replace(state=COMMITTED, seq=seq, reply=reply)
     head = _unclaimed(stream)._replace(last_seq=seq, sealed=stream.sealed or reply.final)
-    return "COMMITTED", ledger.having(request, committed, head)
+    after = ledger.having(request, committed, head)
+    if reply.final and rules.last_commit_fails_given_back:
+        after = after._replace(turns=tuple(_failed_if(turn, ABANDONED) for turn in after.turns))
+    return "COMMITTED", after
 
 
 def release(
@@ -164,14 +173,15 @@ def seal(ledger: Ledger, rules: Rules = PROTOCOL) -> Ledger:
     """SealStream: nothing is active, and what was not committed never will be."""
     if ledger.stream.sealed or not rules.end_seals:
         return ledger
-    return Ledger(_closed(ledger.stream, rules), tuple(map(_failed_if_open, ledger.turns)))
+    turns = tuple(_failed_if(turn, RUNNING, ABANDONED) for turn in ledger.turns)
+    return Ledger(_closed(ledger.stream, rules), turns)
 
 
 def erase(ledger: Ledger, rules: Rules = PROTOCOL) -> Ledger:
     """EraseStream: as a seal, and nothing that was said is left."""
     if ledger.stream.erased:
         return ledger
-    turns = tuple(_failed_if_open(turn)._replace(reply=None) for turn in ledger.turns)
+    turns = tuple(_failed_if(turn, RUNNING, ABANDONED)._replace(reply=None) for turn in ledger.turns)
     return Ledger(_closed(ledger.stream, rules)._replace(erased=True), turns)
 
 
@@ -204,10 +214,8 @@ def _closed(stream: Stream, rules: Rules) -> Stream:
     return _unclaimed(stream)._replace(fence=stream.fence + (1 if rules.seal_bumps_fence else 0), sealed=True)
 
 
-def _failed_if_open(turn: Turn) -> Turn:
-    if turn.state not in (RUNNING, ABANDONED):
-        return turn
-    return turn._replace(state=FAILED, reason="SESSION_CLOSED")
+def _failed_if(turn: Turn, *states: str) -> Turn:
+    return turn._replace(state=FAILED, reason="SESSION_CLOSED") if turn.state in states else turn
 
 
 # The real rule, on real values made of the model's. It may look at these fields and at no other.

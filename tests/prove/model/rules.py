@@ -20,6 +20,7 @@ class Rules:
     base_is_fixed: a turn is committed right after its base or not at all: a takeover and a commit demand it, and CHECK
         (seq = base_seq + 1) holds it.
     commit_demands: which of its demands CommitTurn makes.
+    last_commit_fails_given_back: the commit that closes the stream fails what was given back, as End does.
     release_checks_fence: ReleaseTurn ends the claim that it names, no later one.
     end_seals: End closes the stream.
     seal_bumps_fence: so do End and Erase.
@@ -39,6 +40,7 @@ class Rules:
     takeover_bumps_fence: bool = True
     base_is_fixed: bool = True
     commit_demands: frozenset[str] = COMMIT_DEMANDS
+    last_commit_fails_given_back: bool = True
     release_checks_fence: bool = True
     end_seals: bool = True
     seal_bumps_fence: bool = True

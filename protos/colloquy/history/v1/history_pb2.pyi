@@ -1154,7 +1154,7 @@ class BatchGetTurnsResponse(_message.Message):
         turn_id: _builtins.str
         """The turn."""
         state: Global___TurnState.ValueType
-        """Its state."""
+        """Its state, as its own request would be told."""
         @_builtins.property
         def committed_at(self) -> _timestamp_pb2.Timestamp:
             """When it was committed; absent while it is not."""

@@ -139,7 +139,7 @@ class HistoryServiceServicer:
         """CommitTurn is the commit point: the reply becomes part of the ledger, or nothing changes.
 
         Effect: under the claim's fence the turn is COMMITTED with the next seq; `final` seals the
-        stream in the same statement.
+        stream in the same statement, where every abandoned turn becomes FAILED(SESSION_CLOSED).
         Idempotent by (session_id, turn_id): a turn that is committed, under any fence, answers
         DUPLICATE with what is stored.
         Errors: NOT_FOUND (absent or erased), INVALID_FIELD (reply_text), UNAVAILABLE.
@@ -193,6 +193,8 @@ class HistoryServiceServicer:
 
     def BatchGetTurns(self, request, context):
         """BatchGetTurns tells where turns of any sessions stand, erased ones too, and nothing that they say.
+        An abandoned turn whose base is no longer the head is told as FAILED, as its own request would be:
+        what is COMMITTED or FAILED here will never be answered again.
 
         Effect: none. Idempotent. Turns that are absent are left out.
         Errors: INVALID_FIELD (more than 500 turns), UNAVAILABLE.

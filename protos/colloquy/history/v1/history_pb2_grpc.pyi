@@ -64,7 +64,7 @@ class HistoryServiceStub:
     """CommitTurn is the commit point: the reply becomes part of the ledger, or nothing changes.
 
     Effect: under the claim's fence the turn is COMMITTED with the next seq; `final` seals the
-    stream in the same statement.
+    stream in the same statement, where every abandoned turn becomes FAILED(SESSION_CLOSED).
     Idempotent by (session_id, turn_id): a turn that is committed, under any fence, answers
     DUPLICATE with what is stored.
     Errors: NOT_FOUND (absent or erased), INVALID_FIELD (reply_text), UNAVAILABLE.
@@ -98,6 +98,8 @@ class HistoryServiceStub:
     """
     BatchGetTurns: _grpc.UnaryUnaryMultiCallable[_history_pb2.BatchGetTurnsRequest, _history_pb2.BatchGetTurnsResponse]
     """BatchGetTurns tells where turns of any sessions stand, erased ones too, and nothing that they say.
+    An abandoned turn whose base is no longer the head is told as FAILED, as its own request would be:
+    what is COMMITTED or FAILED here will never be answered again.
 
     Effect: none. Idempotent. Turns that are absent are left out.
     Errors: INVALID_FIELD (more than 500 turns), UNAVAILABLE.
@@ -167,7 +169,7 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     """CommitTurn is the commit point: the reply becomes part of the ledger, or nothing changes.
 
     Effect: under the claim's fence the turn is COMMITTED with the next seq; `final` seals the
-    stream in the same statement.
+    stream in the same statement, where every abandoned turn becomes FAILED(SESSION_CLOSED).
     Idempotent by (session_id, turn_id): a turn that is committed, under any fence, answers
     DUPLICATE with what is stored.
     Errors: NOT_FOUND (absent or erased), INVALID_FIELD (reply_text), UNAVAILABLE.
@@ -201,6 +203,8 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     """
     BatchGetTurns: _aio.UnaryUnaryMultiCallable[_history_pb2.BatchGetTurnsRequest, _history_pb2.BatchGetTurnsResponse]  # type: ignore[assignment]
     """BatchGetTurns tells where turns of any sessions stand, erased ones too, and nothing that they say.
+    An abandoned turn whose base is no longer the head is told as FAILED, as its own request would be:
+    what is COMMITTED or FAILED here will never be answered again.
 
     Effect: none. Idempotent. Turns that are absent are left out.
     Errors: INVALID_FIELD (more than 500 turns), UNAVAILABLE.
@@ -285,7 +289,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """CommitTurn is the commit point: the reply becomes part of the ledger, or nothing changes.
 
         Effect: under the claim's fence the turn is COMMITTED with the next seq; `final` seals the
-        stream in the same statement.
+        stream in the same statement, where every abandoned turn becomes FAILED(SESSION_CLOSED).
         Idempotent by (session_id, turn_id): a turn that is committed, under any fence, answers
         DUPLICATE with what is stored.
         Errors: NOT_FOUND (absent or erased), INVALID_FIELD (reply_text), UNAVAILABLE.
@@ -349,6 +353,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_history_pb2.BatchGetTurnsResponse, _abc.Awaitable[_history_pb2.BatchGetTurnsResponse]]:
         """BatchGetTurns tells where turns of any sessions stand, erased ones too, and nothing that they say.
+        An abandoned turn whose base is no longer the head is told as FAILED, as its own request would be:
+        what is COMMITTED or FAILED here will never be answered again.
 
         Effect: none. Idempotent. Turns that are absent are left out.
         Errors: INVALID_FIELD (more than 500 turns), UNAVAILABLE.

@@ -64,7 +64,8 @@ class OperationsServiceServicer:
         """InterveneStream repairs a stream by hand and records who did it and why, in one transaction.
 
         Effect: RESET ends the claim that is held, if one is: the turn is ABANDONED, its own request id
-        may try again at once, and an owner that still answers is fenced. COMPLETE closes the session as
+        may try again at once, and an owner that still answers is fenced. The opening of an interview is
+        not reset (INVALID_FIELD): a message could come before it. COMPLETE closes the session as
         SealStream does, so that it is completed once it is folded. What had been done already is put on
         record all the same: fence and rev grow, so that a sweep looks at the stream again.
         Idempotent by (session_id, intervention_id); the id with anything else is REQUEST_ID_REUSED.
