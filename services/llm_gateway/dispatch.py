@@ -6,11 +6,11 @@ waits long enough for it, and never once text has been shown that another attemp
 
 import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from libs.runtime import telemetry
-from libs.runtime.errors import Unavailable
+from libs.runtime.errors import NotFound, Unavailable
 from services.llm_gateway.domain import (
     AttemptEnd,
     AttemptState,
@@ -141,7 +141,19 @@ class Dispatcher:
         try:
             return await self._store.retry(held, attempted.end)
         except Unavailable:
+            return await self._retried(held)
+
+    async def _retried(self, held: Held) -> Held | None:
+        """The next attempt where it was written although no answer came; only we write under our fence.
+
+        Left alone it would keep the call from everybody until the lease ends.
+        """
+        following = replace(held, attempt=held.attempt + 1)
+        try:
+            found = await self._store.read(held.intent.offer.key)
+        except (Unavailable, NotFound):
             return None
+        return following if (found.fence, found.attempt) == (following.fence, following.attempt) else None
 
     async def _finish(self, held: Held, attempted: Attempted, state: CallState, started: float) -> Call | None:
         """Record the end; while the ledger cannot be reached, until the lease ends. Late is not lost."""

@@ -2,9 +2,10 @@
 
 import pytest
 
+from colloquy.llm.v1 import llm_pb2
 from tests.databases import Database
 from tests.rpc.failpoints_world import AskFor, ask_for, counts
-from tests.rpc.llm_world import ScriptedProvider, a_request, provider, running_world
+from tests.rpc.llm_world import ScriptedProvider, a_request, provider, refuses, running_world
 
 __all__ = ["ask_for", "provider"]  # fixtures
 
@@ -37,3 +38,18 @@ async def test_a_streamed_attempt_has_the_same_points(
 
     assert (counts("llm.provider.before"), counts("llm.provider.after")) == ((2, 1), (1, 0))
     assert len(provider.received) == 1
+
+
+async def test_an_attempt_whose_intent_was_written_without_an_answer_is_made_all_the_same(
+    database: Database, provider: ScriptedProvider, ask_for: AskFor
+) -> None:
+    ask_for("llm-gateway", "llm.retry.after=1*error")
+    request, provider.script = a_request(), [refuses(500)]
+    async with running_world(database.dsns["llm"], provider) as world:
+        made = await world.generate(request)
+
+        first, second = world.attempts(request)
+    assert made.call.state == llm_pb2.CALL_STATE_DONE
+    assert (first["state"], second["state"]) == ("unknown", "settled")
+    assert len(provider.received) == 2
+    assert counts("llm.retry.after") == (1, 1)
