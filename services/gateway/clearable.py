@@ -10,7 +10,7 @@ from typing import ClassVar
 from colloquy.history.v1 import history_pb2
 from colloquy.llm.v1 import llm_pb2
 from libs.runtime.client import call
-from libs.runtime.errors import Unavailable
+from libs.runtime.errors import ColloquyError, DeadlineExceeded, Unavailable
 from services.gateway.contexts import Contexts
 from services.gateway.sweep import each
 
@@ -38,10 +38,14 @@ class Clearable:
             Unavailable: a context did not answer.
         """
         request = llm_pb2.ListClearableRequest(max_turns=PAGE_TURNS, min_age_ms=MIN_AGE_MS, page_token=self._page_token)
-        self._page_token = ""
-        page = await call(self._llm.ListClearable, request, CAP_MS)
-        settled = await self._settled(page.turns) if page.turns else {}
+        try:
+            page = await call(self._llm.ListClearable, request, CAP_MS)
+        except ColloquyError as error:
+            if not isinstance(error, (Unavailable, DeadlineExceeded)):
+                self._page_token = ""  # refused: perhaps for where it was to go on, so the list is begun again
+            raise
         self._page_token = page.next_page_token
+        settled = await self._settled(page.turns) if page.turns else {}
         if not await each((session_id, partial(self._clear, session_id, ids)) for session_id, ids in settled.items()):
             raise Unavailable
         return bool(self._page_token)

@@ -15,10 +15,15 @@ from libs.runtime.errors import ColloquyError
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The message is saved as this turn."""
+    """The message is saved as this turn.
+
+    `followed` is whether another claim than ours answers it, or has done so, as was heard first: one that is left
+    behind may be taken over later.
+    """
 
     turn_id: str
     kind: history_pb2.Kind.ValueType
+    followed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,12 @@ class LiveTurn:
     # -- whoever answers
 
     def accept(self, turn_id: str, kind: history_pb2.Kind.ValueType, lease_left_ms: int, *, followed: bool) -> None:
-        """The ledger has the message, and a claim on it lives for so long: ours, or one that is followed."""
+        """The ledger has the message, and a claim on it lives for so long: ours, or one that is followed (to its reply,
+        where that is there already)."""
         self.is_followed = followed
         self._lease_ends = time.monotonic() + lease_left_ms / 1000
         if not self._accepted.done():
-            self._accepted.set_result(Accepted(turn_id, kind))
+            self._accepted.set_result(Accepted(turn_id, kind, followed))
 
     def write(self, piece: str) -> None:
         """More of the draft."""

@@ -16,7 +16,7 @@ from colloquy.history.v1 import history_pb2
 from colloquy.session.v1 import session_pb2
 from libs.runtime import context, telemetry
 from libs.runtime.client import call
-from libs.runtime.errors import ColloquyError, TurnInProgress, Unavailable
+from libs.runtime.errors import ColloquyError, DeadlineExceeded, TurnInProgress, Unavailable
 from libs.runtime.server import Background
 from services.gateway import domain, records
 from services.gateway.claim import Claim
@@ -100,7 +100,7 @@ class Sessions:
         self, request: history_pb2.OpenStreamRequest, watch: Stopwatch, granted: domain.Budget
     ) -> gateway_pb2.StartSessionResponse:
         while True:
-            opened = await call(self._contexts.history.OpenStream, request, STEP_CAP_MS)
+            opened = await self._ask(request, watch, granted)
             match opened.WhichOneof("outcome"):
                 case "opened":
                     return await self._chat(opened)
@@ -114,7 +114,20 @@ class Sessions:
                 case _:
                     if watch.left_ms(granted.total_ms) <= POLL_MS:
                         raise TurnInProgress(opened.in_progress.lease_left_ms)
-            await asyncio.sleep(POLL_MS * random.uniform(0.75, 1.25) / 1000)
+            await _pause()
+
+    async def _ask(
+        self, request: history_pb2.OpenStreamRequest, watch: Stopwatch, granted: domain.Budget
+    ) -> history_pb2.OpenStreamResponse:
+        """Ask the ledger, and while the time allows again: if only its reply was lost, the claim id makes it the same
+        claim, which else nobody would attend to until its lease ends."""
+        while True:
+            try:
+                return await call(self._contexts.history.OpenStream, request, STEP_CAP_MS)
+            except (Unavailable, DeadlineExceeded):
+                if watch.left_ms(granted.total_ms) <= POLL_MS:
+                    raise
+            await _pause()
 
     async def _stream_of(
         self, asked: domain.Opening, owner_id: str, tenant_id: str, request_id: uuid.UUID | None
@@ -190,6 +203,10 @@ class Sessions:
             await call(self._contexts.session.CreateSession, request, STEP_CAP_MS)
         except ColloquyError as error:
             telemetry.logger().warning("not_listed_yet", session_id=head.session_id, reason=str(error.reason))
+
+
+async def _pause() -> None:
+    await asyncio.sleep(POLL_MS * random.uniform(0.75, 1.25) / 1000)
 
 
 async def first_words(contexts: Contexts, head: history_pb2.Head) -> Reply:

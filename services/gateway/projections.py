@@ -22,7 +22,8 @@ FOLD_CAP_MS = 2000
 
 @dataclass(slots=True)
 class Run:
-    """A run of one session's ledger; `rev` is the head's when it was read or committed.
+    """A run of one session's ledger; `rev` and `head_digest` (after `last_seq`) are the head's when it was read or
+    committed.
 
     `replaces_digest` is set only to fold a projection again that had diverged.
     """
@@ -30,6 +31,7 @@ class Run:
     session_id: str
     kind: history_pb2.Kind.ValueType
     last_seq: int
+    head_digest: bytes
     rev: int
     sealed: bool
     sealed_at: Timestamp | None
@@ -39,7 +41,7 @@ class Run:
     def extend(self, other: "Run") -> None:
         """Take over what another write to the same session left; the head of the later one counts."""
         if other.rev > self.rev:
-            self.last_seq, self.rev = other.last_seq, other.rev
+            self.last_seq, self.head_digest, self.rev = other.last_seq, other.head_digest, other.rev
             self.sealed, self.sealed_at = other.sealed, other.sealed_at
         self.turns = sorted([*self.turns, *other.turns], key=lambda turn: turn.seq)
 
@@ -48,7 +50,15 @@ def run_of(head: history_pb2.Head, turns: Sequence[history_pb2.Turn] = (), repla
     """A run that ends where `head` stood when it was read."""
     sealed_at = head.sealed_at if head.sealed else None
     return Run(
-        head.session_id, head.kind, head.last_seq, head.rev, head.sealed, sealed_at, list(turns), replaces_digest
+        head.session_id,
+        head.kind,
+        head.last_seq,
+        head.head_digest,
+        head.rev,
+        head.sealed,
+        sealed_at,
+        list(turns),
+        replaces_digest,
     )
 
 
@@ -73,9 +83,13 @@ class Folded:
     head_digest: bytes
 
     def holds(self, run: Run) -> bool:
-        """Whether the projection stands where the run ends, closed if the run is."""
+        """Whether the projection stands where the run ends, closed if the run is.
+
+        A projection of as many turns may have folded others (a restore), and a run without turns cannot show it that:
+        so it is the digest that counts.
+        """
         fits = self.outcome in (Outcome.OK, Outcome.DUPLICATE)
-        return fits and self.applied_seq >= run.last_seq and (self.completed or not run.sealed)
+        return fits and self.head_digest == run.head_digest and (self.completed or not run.sealed)
 
 
 class Projection(Protocol):

@@ -28,7 +28,7 @@ def committed(head: history_pb2.Head, response: history_pb2.CommitTurnResponse) 
     """What a commit leaves to be settled."""
     turn = response.turn
     sealed_at = turn.committed_at if response.sealed else None
-    return Run(head.session_id, head.kind, turn.seq, response.rev, response.sealed, sealed_at, [turn])
+    return Run(head.session_id, head.kind, turn.seq, turn.digest, response.rev, response.sealed, sealed_at, [turn])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,12 @@ class Settling:
         Raises:
             ColloquyError: a context did not answer, or does not agree with the ledger.
         """
-        read = history_pb2.GetStreamRequest(session_id=session_id, viewer=EVERYBODY)
-        head = (await call(self._history.GetStream, read, FOLD_CAP_MS)).head
-        for projection in self.projections(head.kind):
-            await self._bring(projection, head)
-        await self.acknowledge([run_of(head)])
+        # The last turn is what shows a projection that it has folded as many turns, but others.
+        read = history_pb2.ListTurnsRequest(session_id=session_id, viewer=EVERYBODY, max_turns=1, newest=True)
+        end = await call(self._history.ListTurns, read, FOLD_CAP_MS)
+        for projection in self.projections(end.head.kind):
+            await self._bring(projection, end)
+        await self.acknowledge([run_of(end.head)])
 
     def catch_up_soon(self, session_id: str) -> None:
         """Settle one session from the ledger, when what it lacks is not known; nobody waits."""
@@ -120,9 +121,9 @@ class Settling:
             return {} if is_down else dict.fromkeys((run.session_id for run in runs), False)
         return {run.session_id: folded.holds(run) for run, folded in zip(runs, results, strict=True)}
 
-    async def _bring(self, projection: Projection, head: history_pb2.Head) -> None:
-        """Bring one projection to where the ledger stood when `head` was read, or further."""
-        run, doubted = run_of(head), True
+    async def _bring(self, projection: Projection, end: history_pb2.ListTurnsResponse) -> None:
+        """Bring one projection to where the ledger stood when its `end`, the last turn, was read, or further."""
+        head, run, doubted = end.head, run_of(end.head, end.turns), True
         for _ in range(MAX_OFFERS):
             [folded] = await projection.fold([run])
             if folded.holds(run) and run.last_seq >= head.last_seq:

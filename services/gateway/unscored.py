@@ -10,7 +10,7 @@ from typing import ClassVar
 from colloquy.assessment.v1 import assessment_pb2
 from colloquy.history.v1 import history_pb2
 from libs.runtime.client import call
-from libs.runtime.errors import Internal, Unavailable
+from libs.runtime.errors import ColloquyError, DeadlineExceeded, Internal, Unavailable
 from services.gateway import records
 from services.gateway.composition import LATE_SCORE_CAP_MS
 from services.gateway.contexts import Contexts
@@ -42,8 +42,12 @@ class Unscored:
         request = assessment_pb2.ListUnscoredRequest(
             max_answers=PAGE_ANSWERS, min_age_ms=MIN_AGE_MS, page_token=self._page_token
         )
-        self._page_token = ""
-        page = await call(self._assessment.ListUnscored, request, LIST_CAP_MS)
+        try:
+            page = await call(self._assessment.ListUnscored, request, LIST_CAP_MS)
+        except ColloquyError as error:
+            if not isinstance(error, (Unavailable, DeadlineExceeded)):
+                self._page_token = ""  # refused: perhaps for where it was to go on, so the list is begun again
+            raise
         self._page_token = page.next_page_token
         if not await each((answer.session_id, partial(self._score, answer)) for answer in page.answers):
             raise Unavailable

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from colloquy.history.v1 import history_pb2
 from libs.runtime.client import call
-from libs.runtime.errors import Unavailable
+from libs.runtime.errors import ColloquyError, DeadlineExceeded, Unavailable
 from services.gateway import telling
 from services.gateway.contexts import Contexts
 from services.gateway.erasing import Erasing
@@ -46,10 +46,13 @@ class Unsettled:
         request = history_pb2.ListUnsettledRequest(
             max_streams=MAX_BATCH, min_age_ms=MIN_AGE_MS, after_session_id=self._after
         )
-        self._after = ""
-        page = await call(self._history.ListUnsettled, request, LIST_CAP_MS)
-        if page.more:
-            self._after = page.streams[-1].head.session_id
+        try:
+            page = await call(self._history.ListUnsettled, request, LIST_CAP_MS)
+        except ColloquyError as error:
+            if not isinstance(error, (Unavailable, DeadlineExceeded)):
+                self._after = ""  # refused: perhaps for where it was to go on, so the list is begun again
+            raise
+        self._after = page.streams[-1].head.session_id if page.more else ""
         work: list[tuple[str, Work]] = []
         quiet: list[Run] = []
         for stream in page.streams:

@@ -93,12 +93,18 @@ class Turns:
         live, mine = self._attend(message, streamed=True)
         with live.wanted(waits_ms):
             accepted = await _within(live.accepted(), waits_ms, lambda: Unavailable(NOT_CONFIRMED))
-            told = gateway_pb2.StreamTurnResponse.Accepted(turn_id=accepted.turn_id, request_id=message.request_id)
+            told = gateway_pb2.StreamTurnResponse.Accepted(
+                turn_id=accepted.turn_id, request_id=message.request_id, replayed=accepted.followed or not mine
+            )
             yield gateway_pb2.StreamTurnResponse(accepted=told)
-            if accepted.kind != history_pb2.KIND_CHAT:
+            # Who follows another replica knows the kind only if the message names it. Else it may be a chat's, and has
+            # a chat's time within the caller's deadline; whoever takes an interview over keeps to its budget.
+            if accepted.kind == history_pb2.KIND_INTERVIEW:
                 waits_ms = min(waits_ms, self._budgets.interview_ms)
-            first_ms = min(waits_ms, domain.FIRST_DELTA_MS) if mine else waits_ms
-            async for piece in _draft(live, watch, first_ms, waits_ms):
+            # What another replica writes is not to be had here: its first words come with the reply.
+            is_written_here = mine and not live.is_followed
+            first_ms = min(waits_ms, domain.FIRST_DELTA_MS) if is_written_here else waits_ms
+            async for piece in _draft(live, watch, first_ms, waits_ms, mine=mine):
                 yield gateway_pb2.StreamTurnResponse(delta=piece)
             outcome = await _outcome(live, watch.left_ms(waits_ms), mine=mine)
         yield gateway_pb2.StreamTurnResponse(completed=_answer(message.session_id, outcome, mine=mine))
@@ -123,7 +129,7 @@ class Turns:
                 begun = await self._begin(message, claim_id, live, watch)
                 match begun.WhichOneof("outcome"):
                     case "replay":
-                        live.accept(begun.replay.turn_id, message.kind, 0, followed=False)
+                        live.accept(begun.replay.turn_id, message.kind, 0, followed=True)
                         live.complete(Outcome(begun.replay, made_here=False))
                         return
                     case "owner":
@@ -285,20 +291,23 @@ async def _pause() -> None:
 
 
 async def _outcome(live: LiveTurn, left_ms: float, *, mine: bool) -> Outcome:
-    """Wait for the outcome. Who made the turn and waits too long hears DEADLINE_EXCEEDED, who follows, when to ask."""
-    return await _within(
-        live.outcome(),
-        left_ms,
-        lambda: TurnInProgress(live.lease_left_ms()) if live.is_followed or not mine else DeadlineExceeded(),
-    )
+    """Wait for the outcome."""
+    return await _within(live.outcome(), left_ms, lambda: _too_late(live, mine=mine))
 
 
-async def _draft(live: LiveTurn, watch: Stopwatch, first_ms: float, rest_ms: float) -> AsyncIterator[str]:
+def _too_late(live: LiveTurn, *, mine: bool) -> ColloquyError:
+    """Who made the turn and waits too long hears DEADLINE_EXCEEDED, who follows, when to ask."""
+    return TurnInProgress(live.lease_left_ms()) if live.is_followed or not mine else DeadlineExceeded()
+
+
+async def _draft(
+    live: LiveTurn, watch: Stopwatch, first_ms: float, rest_ms: float, *, mine: bool
+) -> AsyncIterator[str]:
     """The draft as it grows: its first piece until `first_ms` of the watch, the rest until `rest_ms`."""
     pieces, until_ms = aiter(live.draft()), first_ms
     while True:
         try:
-            piece = await _within(anext(pieces), watch.left_ms(until_ms), DeadlineExceeded)
+            piece = await _within(anext(pieces), watch.left_ms(until_ms), lambda: _too_late(live, mine=mine))
         except StopAsyncIteration:
             return
         yield piece

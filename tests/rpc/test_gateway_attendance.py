@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 import pytest
@@ -28,10 +28,13 @@ from services.gateway.composition import Composition
 from services.gateway.contexts import Contexts
 from services.gateway.recovery import Recovery
 from services.gateway.settling import Settling
+from services.gateway.stopwatch import Stopwatch
 from services.gateway.usecases import Budgets, Turns
 
 Line = history_pb2.BeginTurnResponse | ColloquyError
 
+FOLLOWED_FOR_TWO_SECONDS = 32
+"""So many times at least is the ledger asked in two seconds and a little more."""
 MESSAGE = Message("session", "ada", history_pb2.KIND_INTERVIEW, "request", "Hello.", None)
 COMMITTED = history_pb2.Turn(
     turn_id="turn", state=history_pb2.TURN_STATE_COMMITTED, seq=2, reply_text="Hm.", record=b"", digest=b"d"
@@ -227,6 +230,74 @@ async def test_a_follower_of_a_stream_hears_at_once_that_the_message_is_saved(tu
 
     assert told == ["accepted", "completed"]
     assert len(ledger.claims) == 3
+
+
+@pytest.mark.parametrize(
+    ("script", "replayed"),
+    [([owner()], False), ([owner(takeover=True)], False), ([REPLAY], True), ([in_progress(4000), REPLAY], True)],
+    ids=["new", "taken over", "answered", "being answered elsewhere"],
+)
+async def test_a_stream_says_from_the_start_whether_another_request_makes_the_turn(
+    turns: Turns, ledger: Ledger, script: list[Line], replayed: bool
+) -> None:
+    ledger.script = script
+
+    told = [event async for event in turns.stream(MESSAGE)]
+
+    assert (told[0].accepted.replayed, told[-1].completed.replayed) == (replayed, replayed)
+
+
+async def test_who_joins_a_stream_hears_that_another_request_makes_the_turn(turns: Turns, ledger: Ledger) -> None:
+    ledger.script, ledger.slow_ms = [owner()], 50
+
+    first, second = await asyncio.gather(*(anext(turns.stream(MESSAGE)) for _ in range(2)))
+
+    assert (first.accepted.replayed, second.accepted.replayed) == (False, True)
+
+
+@pytest.mark.parametrize("kind", [history_pb2.KIND_UNSPECIFIED, history_pb2.KIND_CHAT])
+async def test_who_follows_a_stream_that_may_be_a_chats_waits_as_long_as_a_chat_takes(
+    turns: Turns, ledger: Ledger, kind: history_pb2.Kind.ValueType
+) -> None:
+    """Elsewhere it is written, so its first words are not to be had here: two seconds bind whoever writes it."""
+    ledger.script = [*[in_progress(10_000)] * FOLLOWED_FOR_TWO_SECONDS, REPLAY]
+
+    told = [event.WhichOneof("event") async for event in turns.stream(replace(MESSAGE, kind=kind))]
+
+    assert told == ["accepted", "completed"]
+
+
+async def test_who_follows_a_stream_until_his_own_deadline_hears_what_is_left_of_the_lease(
+    turns: Turns, ledger: Ledger
+) -> None:
+    ledger.script = [in_progress(10_000)]
+
+    with context.serving(budget_ms=450), pytest.raises(TurnInProgress) as caught:
+        async for _ in turns.stream(replace(MESSAGE, kind=history_pb2.KIND_UNSPECIFIED)):
+            pass
+
+    assert 9000 < (caught.value.retry_after_ms or 0) <= 10_000
+
+
+async def test_an_interview_is_followed_for_no_longer_than_it_may_take(turns: Turns, ledger: Ledger) -> None:
+    ledger.script, watch = [in_progress(10_000)], Stopwatch()
+
+    with pytest.raises(TurnInProgress):
+        async for _ in turns.stream(MESSAGE):
+            pass
+
+    assert watch.elapsed_ms() < 10_000
+
+
+async def test_a_stream_of_no_kind_that_is_taken_over_is_answered_in_its_sessions_own_time(
+    turns: Turns, ledger: Ledger
+) -> None:
+    ledger.script = [in_progress(50), owner(takeover=True)]
+
+    told = [event async for event in turns.stream(replace(MESSAGE, kind=history_pb2.KIND_UNSPECIFIED))]
+
+    assert [event.WhichOneof("event") for event in told] == ["accepted", "completed"]
+    assert ledger.replies == ["What next?"]
 
 
 @pytest.mark.parametrize("refusal", [SessionClosed(), RateLimited(1200), TurnInProgress(900)])

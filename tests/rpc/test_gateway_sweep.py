@@ -5,6 +5,7 @@ import uuid
 from collections import Counter
 
 import pytest
+from structlog.testing import capture_logs
 
 from colloquy.gateway.v1 import record_pb2
 from colloquy.history.v1 import history_pb2
@@ -234,6 +235,72 @@ async def test_projections_that_lag_are_caught_up(world: World) -> None:
     assert world.is_quiet(session_id)
 
 
+async def with_a_lost_turn(world: World, gateway: Gateway) -> str:
+    """An interview whose ledger was restored to where it had two turns; its projections had been given three."""
+    session_id = await gateway.start()
+    await gateway.say(session_id)
+    await gateway.idle()
+    kept = world.stream(session_id)
+    await gateway.say(session_id)
+    await gateway.idle()
+    world.execute("DELETE FROM history.turns WHERE session_id = %s AND seq > %s", session_id, kept["last_seq"])
+    world.execute(
+        "UPDATE history.streams SET (last_seq, head_digest, fence, rev, acked_rev) = (%s, %s, %s, %s, %s)"
+        " WHERE session_id = %s",
+        *(kept[column] for column in ("last_seq", "head_digest", "fence", "rev", "acked_rev")),
+        session_id,
+    )
+    return session_id
+
+
+def folded(world: World, session_id: str) -> list[tuple[int, bytes, bool]]:
+    """Where the two projections stand, and whether they are closed."""
+    entries = world.rows(
+        "SELECT applied_seq, head_digest, completed_at IS NOT NULL AS completed FROM session.sessions"
+        " WHERE session_id = %s UNION ALL"
+        " SELECT applied_seq, head_digest, completed FROM assessment.interviews WHERE session_id = %s",
+        session_id,
+        session_id,
+    )
+    return [(entry["applied_seq"], entry["head_digest"], entry["completed"]) for entry in entries]
+
+
+async def test_a_turn_in_the_place_of_one_that_a_restore_lost_has_both_projections_folded_again(world: World) -> None:
+    gateway = world.gateway()
+    session_id = await with_a_lost_turn(world, gateway)
+
+    with capture_logs() as logs:
+        await gateway.say(session_id)
+        await gateway.idle()
+
+    assert folded(world, session_id) == [(3, world.stream(session_id)["head_digest"], False)] * 2
+    assert world.is_quiet(session_id)
+    assert [log["event"] for log in logs if log["log_level"] == "error"] == [
+        "projection_diverged",
+        "projection_refolded",
+    ] * 2
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_the_sweep_does_not_take_a_projection_of_as_many_other_turns_for_settled(
+    world: World, ended: bool
+) -> None:
+    gateway, lame = world.gateway(), world.gateway(cannot_reach=("session", "assessment"))
+    session_id = await with_a_lost_turn(world, gateway)
+    await lame.say(session_id)
+    if ended:
+        await lame.reading.end(session_id, ANYBODY)
+    await lame.idle()
+    world.age(session_id)
+
+    with capture_logs() as logs:
+        await gateway.unsettled.round()
+
+    assert folded(world, session_id) == [(3, world.stream(session_id)["head_digest"], ended)] * 2
+    assert world.is_quiet(session_id)
+    assert sum(log["event"] == "projection_refolded" for log in logs) == 2
+
+
 async def test_a_session_that_was_ended_is_completed_once_the_directory_is_back(world: World) -> None:
     gateway, lame = world.gateway(), world.gateway(cannot_reach=("session", "assessment"))
     session_id = await gateway.start()
@@ -393,6 +460,31 @@ async def test_results_are_cleared_of_turns_that_are_settled_and_of_no_others(wo
         pass
 
     assert world.models.cleared == [answered]
+
+
+async def test_results_are_cleared_of_a_turn_that_was_given_back_and_overtaken(world: World) -> None:
+    gateway = world.gateway()
+    chat = await gateway.start("chat")
+    left = await world.left_behind(gateway, chat)
+    world.models.finish(world.models.begin(a_question(left, "chat", None)))
+    release = history_pb2.ReleaseTurnRequest(
+        session_id=chat,
+        turn_id=left.turn_id,
+        fence=left.fence,
+        state=history_pb2.TURN_STATE_ABANDONED,
+        reason="UNAVAILABLE",
+    )
+    await call(gateway.contexts.history.ReleaseTurn, release, CAP_MS)
+    await gateway.clearable.round()
+    pending = [*world.models.cleared]
+
+    await gateway.say(chat)
+    await gateway.idle()
+    while await gateway.clearable.round():
+        pass
+
+    assert pending == []
+    assert left.turn_id in world.models.cleared
 
 
 async def test_what_is_erased_meanwhile_is_no_failure_of_the_others(world: World) -> None:

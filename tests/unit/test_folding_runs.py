@@ -153,6 +153,13 @@ def test_a_duplicate_turn_with_another_digest_has_diverged() -> None:
     assert fold(standing(other), run(turns[1:], 3)).outcome is Outcome.DIVERGED
 
 
+def test_only_a_turn_shows_an_entry_as_long_as_the_ledger_that_it_is_another_ledgers() -> None:
+    turns, other = ledger(3), ledger(3, "another")
+
+    assert fold(standing(other), run(turns[2:], 3)).outcome is Outcome.DIVERGED
+    assert fold(standing(other), run((), 3)).position == standing(other)
+
+
 def test_an_entry_ahead_of_the_ledger_has_diverged() -> None:
     turns = ledger(3)
 

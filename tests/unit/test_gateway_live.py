@@ -59,6 +59,16 @@ async def test_what_was_accepted_stays_accepted_when_the_turn_fails() -> None:
     assert (await live.accepted()).turn_id == "turn"
 
 
+async def test_what_acceptance_said_of_another_claim_stays_said_when_that_is_taken_over() -> None:
+    live = LiveTurn()
+    live.accept("turn", history_pb2.KIND_CHAT, lease_left_ms=50, followed=True)
+
+    live.accept("turn", history_pb2.KIND_CHAT, lease_left_ms=4000, followed=False)
+
+    assert (await live.accepted()).followed
+    assert not live.is_followed
+
+
 async def test_it_is_wanted_for_as_long_as_the_most_patient_waits() -> None:
     live = LiveTurn()
 

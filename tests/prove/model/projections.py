@@ -56,15 +56,31 @@ def bring(projection: Projection, chain: tuple[int, ...], *, sealed: bool = Fals
     return apply(standing, chain, min(len(standing.folded), len(chain)) + 1, sealed=sealed)
 
 
+def catch_up(projection: Projection, chain: tuple[int, ...], *, sealed: bool) -> tuple[str, Projection]:
+    """Offer the last turn of a ledger, which shows whether the projection follows it, then what is missing before that;
+    as `apply`."""
+    outcome, brought = apply(projection, chain, max(1, len(chain)), sealed=sealed)
+    if outcome == "GAP":
+        return apply(projection, chain, len(projection.folded) + 1, sealed=sealed)
+    return outcome, brought
+
+
 def holds(outcome: str, projection: Projection, last_seq: int, *, sealed: bool) -> bool:
-    """Whether the projection stands where a run ended, closed if that was sealed: by the gateway's own rule."""
-    return outcome != NONE and _holds(Told[outcome], len(projection.folded), projection.completed, last_seq, sealed)
+    """Whether the projection stands where a run ended, closed if that was sealed. That run had its last turn: where it
+    was folded, or had been, the digest there is the ledger's."""
+    there = len(projection.folded) >= last_seq
+    return there and stands(outcome, projection, projection.folded[:last_seq], sealed=sealed)
+
+
+def stands(outcome: str, projection: Projection, chain: tuple[int, ...], *, sealed: bool) -> bool:
+    """Whether it stands at the end of a ledger as somebody read it, whatever it was offered: by the gateway's rule."""
+    return outcome != NONE and _stands(Told[outcome], projection.folded, projection.completed, chain, sealed)
 
 
 @cache
-def _holds(outcome: Told, applied_seq: int, completed: bool, last_seq: int, sealed: bool) -> bool:
-    run = Offered("", history_pb2.KIND_UNSPECIFIED, last_seq, 0, sealed, None)
-    return Folded(outcome, applied_seq, completed, b"").holds(run)
+def _stands(outcome: Told, folded: tuple[int, ...], completed: bool, chain: tuple[int, ...], sealed: bool) -> bool:
+    run = Offered("", history_pb2.KIND_UNSPECIFIED, len(chain), _digest(chain), 0, sealed, None)
+    return Folded(outcome, len(folded), completed, _digest(folded)).holds(run)
 
 
 @cache

@@ -114,7 +114,8 @@ class Repair(Composition):
     def _bring(self, world: World, projection: Projection, sweep: Sweep) -> Iterator[tuple[str, bool, Projection]]:
         """Bring a projection to where the head was read, or further; make it first from the facts, where it is absent.
 
-        One that is ahead of what was read may be that of another ledger (a restore): the ledger is read again.
+        A run without turns asks where it stands. One that is not at the end of what was read lacks something, or is
+        newer than that: the ledger is read again.
         """
         if projection.state == "ERASED":
             yield "ERASED", True, projection
@@ -123,11 +124,12 @@ class Repair(Composition):
                 yield "made from the facts", False, Projection("OPEN")
         else:
             chain, sealed = sweep.chain, sweep.sealed
-            outcome, brought = projections.bring(projection, chain, sealed=sealed)
-            if outcome == "DIVERGED":
+            outcome, brought = projections.apply(projection, chain, len(chain) + 1, sealed=sealed)
+            held = projections.stands(outcome, brought, chain, sealed=sealed)
+            if not held:
                 chain, sealed = world.ledger.chain(), world.stream.sealed
-                outcome, brought = projections.bring(projection, chain, sealed=sealed)
-            held = projections.holds(outcome, brought, len(chain), sealed=sealed)
+                outcome, brought = projections.catch_up(brought, chain, sealed=sealed)
+                held = projections.stands(outcome, brought, chain, sealed=sealed)
             yield f"folded to {len(brought.folded)}", held, brought
 
     def _erase(self, world: World, sweep: Sweep) -> Iterator[Move]:

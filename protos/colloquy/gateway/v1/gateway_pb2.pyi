@@ -713,19 +713,26 @@ class StreamTurnResponse(_message.Message):
 
         TURN_ID_FIELD_NUMBER: _builtins.int
         REQUEST_ID_FIELD_NUMBER: _builtins.int
+        REPLAYED_FIELD_NUMBER: _builtins.int
         turn_id: _builtins.str
         """The turn."""
         request_id: _builtins.str
         """The client's id of the request."""
+        replayed: _builtins.bool
+        """Whether another request with this id has made the turn or is making it. It is what is known as
+        the message is saved, for whoever must say so before the reply: a turn that is left behind
+        may still be taken over for this request, or be taken from it. `completed` has the last word.
+        """
         def __init__(
             self,
             *,
             turn_id: _builtins.str = ...,
             request_id: _builtins.str = ...,
+            replayed: _builtins.bool = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "turn_id", b"turn_id"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "request_id", b"request_id", "turn_id", b"turn_id"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
