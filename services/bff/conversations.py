@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from colloquy.gateway.v1 import gateway_pb2
 from libs.runtime import context
-from libs.runtime.errors import FieldViolation, InvalidField, Unavailable
+from libs.runtime.errors import FieldViolation, InvalidField
 from services.bff import decoding, rendering
 from services.bff.events import TurnEvents
 from services.bff.exchange import Exchange
@@ -69,6 +69,7 @@ class Conversations:
     async def end(self, exchange: Exchange) -> Response:
         """Close a session; closing it again changes nothing."""
         session_id = _session_id(exchange)
+        decoding.idempotency_key(exchange)  # this needs none, but what is sent as one must be one, as everywhere
         request = gateway_pb2.EndSessionRequest(session_id=session_id, kind=self._words.kind)
         method = self._gateway.conversations.EndSession
         ended = await self._gateway.call(method, request, exchange, self._budgets.reply_ms)
@@ -110,11 +111,10 @@ class Conversations:
         return json_response(rendering.turn(answered.turn))
 
     async def _stream(self, exchange: Exchange, request: gateway_pb2.SubmitTurnRequest) -> Response:
-        answers = self._gateway.stream(gateway_pb2.StreamTurnRequest(turn=request), exchange, self._stream_ms)
-        first = await anext(answers, None)
-        if first is None:
-            raise Unavailable
+        asked = gateway_pb2.StreamTurnRequest(turn=request)
+        first, answers = await self._gateway.stream(asked, exchange, self._stream_ms)
         context.bind(turn_id=first.accepted.turn_id)
+        exchange.replayed = first.accepted.replayed
         return TurnEvents(first, answers)
 
 

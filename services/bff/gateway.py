@@ -9,6 +9,7 @@ import grpc
 
 from colloquy.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from libs.runtime import client, logs
+from libs.runtime.errors import Unavailable
 from services.bff.exchange import Exchange
 
 _Request = TypeVar("_Request")
@@ -44,11 +45,24 @@ class Gateway:
         finally:
             exchange.gateway_ms += (perf_counter() - started) * 1000
 
-    def stream(
+    async def stream(
         self, request: gateway_pb2.StreamTurnRequest, exchange: Exchange, budget_ms: float
-    ) -> AsyncGenerator[gateway_pb2.StreamTurnResponse, None]:
-        """StreamTurn; closing the iterator cancels the call, not the turn."""
-        return client.stream(self.conversations.StreamTurn, request, cap_ms=exchange.cap_ms(budget_ms))
+    ) -> tuple[gateway_pb2.StreamTurnResponse, AsyncGenerator[gateway_pb2.StreamTurnResponse, None]]:
+        """StreamTurn: its first event and the iterator of the others; closing that cancels the call, not the turn. The
+        time until the first event is noted in the exchange.
+
+        Raises:
+            ColloquyError: as `call`; Unavailable where the stream ends without an event.
+        """
+        started = perf_counter()
+        events = client.stream(self.conversations.StreamTurn, request, cap_ms=exchange.cap_ms(budget_ms))
+        try:
+            first = await anext(events, None)
+        finally:
+            exchange.gateway_ms += (perf_counter() - started) * 1000
+        if first is None:
+            raise Unavailable
+        return first, events
 
     async def close(self) -> None:
         self._watch.cancel()

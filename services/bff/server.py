@@ -15,6 +15,7 @@ from libs.runtime import logs, telemetry
 from libs.runtime.config import Address
 from libs.runtime.server import GRACE_SECONDS, NOT_SERVING_SECONDS, settle_heap, stop_signal, until_free
 from services.bff.routes import Probes
+from services.bff.unparsed import Protocol
 
 # Longer than load balancers keep a connection that nobody uses (60 s), so that they close it first.
 KEEP_ALIVE_SECONDS = 75
@@ -30,7 +31,7 @@ class HttpServer:
         self._server = _Server(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Protocol,
                 ws="none",
                 loop="none",
                 lifespan="off",

@@ -110,6 +110,25 @@ async def test_a_hundred_identical_submissions_are_one_turn(product: Product, ad
     assert len(await ada.messages(interview["interview_id"])) == 3
 
 
+async def test_a_turn_asked_for_again_as_a_stream_says_in_its_header_that_it_is_a_replay(ada: Caller) -> None:
+    interview = await ada.start()
+    key, body = str(uuid.uuid4()), {"message_text": ANSWER}
+    path = f"/api/v1/interviews/{interview['interview_id']}/messages"
+
+    first, again = [await ada.request("POST", path, body, key=key, accept="text/event-stream") for _ in range(2)]
+    whole = await ada.request("POST", path, body, key=key)
+
+    assert (first.status, again.status) == (200, 200)
+    assert "Idempotency-Replayed" not in first.headers
+    assert again.headers["Idempotency-Replayed"] == whole.headers["Idempotency-Replayed"] == "true"
+    assert [line for line in again.body.splitlines() if line.startswith(b"event: ")] == [
+        b"event: accepted",
+        b"event: completed",
+    ]
+    for streamed in (first, again):
+        assert streamed.body.endswith(b"event: completed\ndata: " + whole.body + b"\n\n")
+
+
 async def test_the_same_id_with_another_message_is_refused(ada: Caller) -> None:
     interview = await ada.start()
     key = str(uuid.uuid4())

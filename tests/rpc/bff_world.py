@@ -156,18 +156,18 @@ class ScriptedGateway(gateway_pb2_grpc.ConversationServiceServicer):
         return await self._answer("EraseSession", request, rpc, pb.EraseSessionResponse())
 
 
-def accepted(request: pb.StreamTurnRequest) -> pb.StreamTurnResponse:
-    told = pb.StreamTurnResponse.Accepted(turn_id=TURN, request_id=request.turn.request_id)
+def accepted(request: pb.StreamTurnRequest, *, replayed: bool = False) -> pb.StreamTurnResponse:
+    told = pb.StreamTurnResponse.Accepted(turn_id=TURN, request_id=request.turn.request_id, replayed=replayed)
     return pb.StreamTurnResponse(accepted=told)
 
 
 def a_stream(
-    *pieces: str, then: BaseException | None = None, turn: pb.Turn | None = None
+    *pieces: str, then: BaseException | None = None, turn: pb.Turn | None = None, replayed: bool = False
 ) -> Callable[[pb.StreamTurnRequest], AsyncIterator[pb.StreamTurnResponse]]:
     """A script: `accepted`, the pieces of a draft, then an error or the turn."""
 
     async def events(request: pb.StreamTurnRequest) -> AsyncIterator[pb.StreamTurnResponse]:
-        yield accepted(request)
+        yield accepted(request, replayed=replayed)
         for piece in pieces:
             yield pb.StreamTurnResponse(delta=piece)
         if then:

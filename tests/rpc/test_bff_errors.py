@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from multidict import CIMultiDict
+from prometheus_client import REGISTRY
 
 from colloquy.gateway.v1 import gateway_pb2 as pb
 from libs.identity.actor import Role
@@ -27,7 +29,18 @@ from libs.runtime.errors import (
     Unavailable,
     Unimplemented,
 )
-from tests.rpc.bff_world import PAGE_ORIGIN, SESSION, Reply, World, a_token, a_world, running_world, until, world
+from tests.rpc.bff_world import (
+    PAGE_ORIGIN,
+    SESSION,
+    Reply,
+    World,
+    a_session,
+    a_token,
+    a_world,
+    running_world,
+    until,
+    world,
+)
 
 __all__ = ["running_world", "world"]
 
@@ -215,6 +228,86 @@ async def test_head_answers_as_get_without_a_body(world: World) -> None:
 
     assert (headed.status, headed.body) == (200, b"")
     assert headed.headers["Content-Length"] == got.headers["Content-Length"] == str(len(got.body))
+
+
+# -- what is no HTTP ---------------------------------------------------------------------------------------------------
+
+NO_REQUESTS = {
+    "an unknown method": b"FOO /nope HTTP/1.1\r\nHost: x\r\n\r\n",
+    "an endless path": b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a broken header": b"POST /api/v1/chat HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n",
+    "a broken body": b"POST /api/v1/chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno chunk\r\n",
+    "another protocol": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+}
+
+
+async def exchange(world: World, *sent: bytes) -> bytes:
+    """What comes back on one connection until the server closes it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+    for piece in sent:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0.05)  # for the pieces to arrive one by one
+    received = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return received
+
+
+def reply_of(received: bytes) -> Reply:
+    """A response as it came over the connection, which it ends."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    status, *fields = head.decode("latin-1").split("\r\n")
+    headers = CIMultiDict[str]()
+    for name, _, value in (field.partition(": ") for field in fields):
+        headers.add(name, value)
+    assert headers["Connection"] == "close"
+    assert headers["Content-Length"] == str(len(body))
+    return Reply(int(status.split()[1]), headers, body)
+
+
+@pytest.mark.parametrize("sent", NO_REQUESTS.values(), ids=NO_REQUESTS)
+async def test_what_is_no_http_is_a_problem_too_and_counted(world: World, sent: bytes) -> None:
+    def count() -> float:
+        return REGISTRY.get_sample_value("colloquy_rejected_inputs_total", {"reason": "MALFORMED"}) or 0.0
+
+    before = count()
+
+    reply = reply_of(await exchange(world, sent))
+
+    check_problem(reply, 400, "malformed")
+    assert count() == before + 1
+
+
+async def test_a_correlation_id_that_could_still_be_read_is_returned(world: World) -> None:
+    sent = b"GET / HTTP/1.1\r\nX-Correlation-ID: support-4711\r\nContent-Length: abc\r\n\r\n"
+
+    reply = reply_of(await exchange(world, sent))
+
+    assert reply.headers["X-Correlation-ID"] == reply.json["correlation_id"] == "support-4711"
+
+
+async def test_who_goes_on_sending_what_is_no_http_still_gets_the_problem(world: World) -> None:
+    reply = reply_of(await exchange(world, b"FOO /nope HTTP/1.1\r\n", *[b"x" * 10_000] * 5))
+
+    check_problem(reply, 400, "malformed")
+
+
+async def test_what_is_no_http_does_not_end_up_in_the_response_before_it(world: World) -> None:
+    proceed = asyncio.Event()
+
+    async def answer(_: object) -> pb.GetSessionResponse:
+        await proceed.wait()
+        return pb.GetSessionResponse(session=a_session())
+
+    world.gateway.answers["GetSession"] = answer
+    head = [f"GET {PATH} HTTP/1.1", "Host: x", f"Authorization: Bearer {world.token}", "", ""]
+    asking = asyncio.create_task(exchange(world, "\r\n".join(head).encode(), b"FOO /nope HTTP/1.1\r\n\r\n"))
+    await asyncio.sleep(0.2)
+    proceed.set()
+
+    reply = reply_of(await asking)
+
+    assert (reply.status, reply.json["session_id"]) == (200, SESSION)
 
 
 # -- who asks ----------------------------------------------------------------------------------------------------------

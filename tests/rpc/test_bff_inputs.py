@@ -180,7 +180,7 @@ async def test_a_key_is_quoted_or_bare(world: World, key: str) -> None:
     assert world.gateway.heard[0].request.request_id == SESSION
 
 
-@pytest.mark.parametrize("path", ["/api/v1/interviews", "/api/v1/chat"])
+@pytest.mark.parametrize("path", ["/api/v1/interviews", f"/api/v1/interviews/{SESSION}/end", "/api/v1/chat"])
 async def test_where_a_key_is_optional_it_must_still_be_a_proper_one(world: World, path: str) -> None:
     reply = await world.ask("POST", path, json={"message": "hello"}, idempotency_key="7")
 

@@ -99,15 +99,34 @@ async def test_a_request_leaves_a_log_line_and_a_metric_and_nothing_that_was_sai
     assert SESSION not in metrics
 
 
+async def test_what_is_no_http_leaves_a_log_line_under_the_id_that_its_problem_has() -> None:
+    async with process("services.bff", {**ANYWHERE, "COLLOQUY_GATEWAY_TARGET": "127.0.0.1:1"}) as bff:
+        serving = await line_of(bff, "serving")
+
+        reader, writer = await asyncio.open_connection("127.0.0.1", serving["port"])
+        writer.write(b"FOO /nope HTTP/1.1\r\n\r\n")
+        problem = orjson.loads((await reader.read()).partition(b"\r\n\r\n")[2])
+        writer.close()
+        line = await line_of(bff, "http")
+
+    assert (line["level"], line["code"], line["reason"]) == ("info", 400, "MALFORMED")
+    assert line["correlation_id"] == problem["correlation_id"]
+
+
 async def test_without_a_key_to_verify_tokens_with_it_says_so_and_does_not_start() -> None:
-    async with process("services.bff", {"COLLOQUY_BFF_LISTEN": "nonsense", "COLLOQUY_CHAT_BUDGET_MS": "long"}) as bff:
+    wrong = {
+        "COLLOQUY_BFF_LISTEN": "nonsense",
+        "COLLOQUY_CHAT_BUDGET_MS": "long",
+        "COLLOQUY_CORS_ORIGINS": "junk",
+        "COLLOQUY_FAILPOINTS": "bad",
+    }
+    async with process("services.bff", wrong) as bff:
         _, errors = await asyncio.wait_for(bff.communicate(), 20)
 
     assert bff.returncode == 1
     problems = errors.decode().splitlines()
-    assert len(problems) == 3
-    for variable in ("COLLOQUY_JWT_PUBLIC_KEY", "COLLOQUY_BFF_LISTEN", "COLLOQUY_CHAT_BUDGET_MS"):
-        assert any(variable in problem for problem in problems)
+    assert {problem.split()[1] for problem in problems} == {*wrong, "COLLOQUY_JWT_PUBLIC_KEY"}
+    assert len(problems) == 5
 
 
 async def test_a_busy_port_is_one_clear_line() -> None:

@@ -1,6 +1,7 @@
 """A turn as server-sent events: framing, failures before and after `accepted`, and clients that leave."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import orjson
@@ -72,6 +73,32 @@ async def test_the_completed_turn_has_the_bytes_of_the_turn_that_is_not_streamed
     streamed = events_of((await stream(world)).body)
 
     assert streamed[-1] == ("completed", whole.body)
+
+
+async def test_a_replayed_stream_has_the_same_turn_and_says_so_in_a_header(world: World) -> None:
+    first = await stream(world)
+    world.gateway.answers["StreamTurn"] = a_stream(replayed=True)
+
+    again = await stream(world)
+
+    assert events_of(again.body)[-1] == events_of(first.body)[-1]
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert "Idempotency-Replayed" not in first.headers
+
+
+async def test_a_stream_says_how_long_the_gateway_took_to_accept_the_message(world: World) -> None:
+    async def slowly(request: pb.StreamTurnRequest) -> AsyncIterator[pb.StreamTurnResponse]:
+        await asyncio.sleep(0.05)
+        async for event in a_stream()(request):
+            yield event
+
+    world.gateway.answers["StreamTurn"] = slowly
+
+    timing = (await stream(world)).headers["Server-Timing"]
+
+    durations = {name: float(took) for name, took in re.findall(r"(\w+);dur=([0-9.]+)", timing)}
+    assert durations.keys() == {"bff", "gateway"}
+    assert 50 <= durations["gateway"] <= durations["bff"]
 
 
 @pytest.mark.parametrize(
