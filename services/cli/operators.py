@@ -1,4 +1,4 @@
-"""The gateway as operators use it from a terminal: with a token of their own name, and answers as plain values."""
+"""The gateway as operators use it from a terminal: with a token of theirs, and answers as plain values."""
 
 import asyncio
 import getpass
@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from colloquy.gateway.v1 import operations_pb2_grpc
 from libs.runtime import client, context, status
+from libs.runtime.config import Env
 from libs.runtime.errors import ColloquyError, Unavailable
 from services.cli import terminal
 from services.cli.errors import CommandError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # the generated async types exist for type checkers only
     from colloquy.gateway.v1.operations_pb2_grpc import OperationsServiceAsyncStub
 
 ANSWER_MS = 10_000
+TOKEN = "COLLOQUY_OPERATOR_TOKEN"  # noqa: S105 (the name of one)
 _Answer = TypeVar("_Answer")
 _Field: TypeAlias = Any  # google.protobuf's FieldDescriptor, which has two types
 
@@ -28,11 +30,15 @@ class RefusedError(CommandError):
 
 
 def ask(settled: Mapping[str, str], question: "Callable[[OperationsServiceAsyncStub], Awaitable[_Answer]]") -> _Answer:
-    """Put a question to the gateway that the environment names, as an operator with the name of who is logged in.
+    """Put a question to the gateway that the environment names.
+
+    With COLLOQUY_OPERATOR_TOKEN, whoever issues tokens says who asks; without it, where `colloquy run` keeps a key to
+    sign with, it is who is logged in.
 
     Raises:
         RefusedError: it was not answered.
         TokenError: no token can be made.
+        ConfigError: the token is to be read from a file and cannot be.
     """
     return asyncio.run(_ask(settled, question))
 
@@ -41,7 +47,7 @@ async def _ask(
     settled: Mapping[str, str], question: "Callable[[OperationsServiceAsyncStub], Awaitable[_Answer]]"
 ) -> _Answer:
     target = settled.get("COLLOQUY_GATEWAY_TARGET") or settled.get("COLLOQUY_GATEWAY_LISTEN") or "127.0.0.1:50050"
-    token = terminal.token(settled, _whoever_types(), ["operator"])
+    token = _given_token(settled) or terminal.token(settled, _whoever_types(), ["operator"])
     channel = client.open_channel(target)
     try:
         with context.serving({"authorization": f"Bearer {token}"}, budget_ms=ANSWER_MS):
@@ -86,6 +92,13 @@ def _enum_name(number: int, field: _Field) -> str:
     """A value's name without its enum's (`LACK_FOLD` is FOLD); one of a newer contract is its number."""
     names: dict[int, str] = {known: value.name for known, value in field.enum_type.values_by_number.items()}
     return names[number].removeprefix(names[0].removesuffix("UNSPECIFIED")) if number in names else str(number)
+
+
+def _given_token(settled: Mapping[str, str]) -> str:
+    env = Env(settled)
+    token = env.secret(TOKEN, "")
+    env.check()
+    return token
 
 
 def _whoever_types() -> str:

@@ -3,12 +3,17 @@
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from colloquy.gateway.v1 import operations_pb2
 from libs.runtime.client import call
+from libs.runtime.errors import DeadlineExceeded, Unavailable
 from services.cli.operators import ANSWER_MS, ask, plain
+
+if TYPE_CHECKING:  # the generated async types exist for type checkers only
+    from colloquy.gateway.v1.operations_pb2_grpc import OperationsServiceAsyncStub
 
 ACTIONS = {
     "reset": operations_pb2.Repair.ACTION_RESET,
@@ -51,7 +56,7 @@ def stuck(settled: Mapping[str, str], older_than_seconds: float, *, as_json: boo
 
 
 def repair(settled: Mapping[str, str], session_id: UUID, command: str, reason: str) -> None:
-    """Repair a session by hand, on record under the name of who is logged in; print what was done.
+    """Repair a session by hand, on record under the name in the operator's token; print what was done.
 
     Raises:
         CommandError: the gateway refused or does not answer.
@@ -59,8 +64,18 @@ def repair(settled: Mapping[str, str], session_id: UUID, command: str, reason: s
     request = operations_pb2.RepairSessionRequest(
         session_id=str(session_id), repair_id=str(uuid4()), action=ACTIONS[command], reason=reason
     )
-    made = ask(settled, lambda gateway: call(gateway.RepairSession, request, ANSWER_MS)).repair
+    made = ask(settled, partial(_repaired, request)).repair
     sys.stdout.write(f"{session_id}  {described(made)}\n")
+
+
+async def _repaired(
+    request: operations_pb2.RepairSessionRequest, gateway: "OperationsServiceAsyncStub"
+) -> operations_pb2.RepairSessionResponse:
+    """Ask a second time where no answer came: under the same id it is done once."""
+    try:
+        return await call(gateway.RepairSession, request, ANSWER_MS / 2)
+    except (Unavailable, DeadlineExceeded):
+        return await call(gateway.RepairSession, request, ANSWER_MS / 2)
 
 
 def described(made: operations_pb2.Repair) -> str:

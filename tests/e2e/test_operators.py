@@ -114,6 +114,21 @@ async def test_a_session_is_completed_by_hand(product: Product, ada: Caller) -> 
     assert (await ada.say(session_id, ANSWER)).json["reason"] == "SESSION_CLOSED"
 
 
+async def test_an_operator_with_a_token_from_elsewhere_needs_no_key_and_is_on_record_by_its_name(
+    product: Product, ada: Caller
+) -> None:
+    session_id = (await ada.start())["interview_id"]
+    held = {
+        "COLLOQUY_GATEWAY_TARGET": product.gateway,
+        "COLLOQUY_OPERATOR_TOKEN": product.token("night-shift", "operator"),
+    }
+
+    code, out, err = await colloquy(held, "sessions", "complete", session_id, "--reason", "the candidate has left")
+
+    assert (code, err) == (0, "")
+    assert "complete by night-shift: " in out
+
+
 async def test_a_repair_of_what_is_not_there_is_one_line_and_leaves_none(product: Product) -> None:
     session_id = str(uuid.uuid4())
 
