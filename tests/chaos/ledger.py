@@ -88,8 +88,9 @@ _AGE_CALLS = """
      WHERE turn.session_id = call.session_id AND turn.turn_id = call.turn_id AND turn.state = 'COMMITTED'
        AND call.state = 'DONE' AND call.context IS NOT NULL AND call.finished_at > now() - interval '1 hour'
        AND turn.committed_at < now() - interval '5 seconds'
-       AND NOT EXISTS (SELECT FROM assessment.answers AS answer WHERE answer.session_id = call.session_id
-                          AND answer.turn_id = call.turn_id AND answer.state = 'PENDING')
+       AND (turn.item_answered IS NULL
+            OR EXISTS (SELECT FROM assessment.answers AS answer WHERE answer.session_id = call.session_id
+                          AND answer.turn_id = call.turn_id AND answer.state <> 'PENDING'))
 """
 
 

@@ -18,7 +18,7 @@ from services.cli import environment, stack, terminal
 from services.cli.supervisor import Process, Supervisor
 from tests.databases import Database
 
-RECONNECT_SECONDS = 1.5  # libs.runtime.client tries again every second, and then asks for the health
+RECONNECT_SECONDS = 0.5  # libs.runtime.client tries again every 0.2 s, and then asks for the health
 
 
 def free_ports(count: int) -> list[int]:
