@@ -5,15 +5,26 @@ empty value counts as unset. No other module reads `os.environ`.
 """
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
 
 Address = tuple[str, int]
 _T = TypeVar("_T")
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+# What libs.runtime.pool reads; it imports SQLAlchemy, which services that own no table must not.
+_DATABASE_URL: Final = re.compile(
+    r"(postgresql|postgres|postgresql\+psycopg)://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]+)?(:\d*)?(/[^?]*)?(\?.*)?"
+)
+# https://github.com/grpc/grpc/blob/master/doc/naming.md; gRPC takes what has another scheme for a name, and looks it up
+# for ever.
+_TARGET: Final = re.compile(
+    r"(dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):\S+|(\[[\da-fA-F:.%]+\]|[^\s/:,\[\]]+):\d{1,5}"
+)
 
 
 class ConfigError(Exception):
@@ -37,7 +48,7 @@ class Env:
     def check(self) -> None:
         """Raises ConfigError if anything read so far was missing or wrong."""
         if self._problems:
-            raise ConfigError(self._problems)
+            raise ConfigError(list(dict.fromkeys(self._problems)))  # a variable may be read for several purposes
 
     def given(self, name: str) -> str | None:
         """The value of `name`, also an empty one; None where it is not set at all."""
@@ -80,8 +91,32 @@ class Env:
             return self._wrong(name, f"must be 1 or 0, not {value!r}", default)
         return value in _TRUE
 
-    def listen(self, name: str, default: str) -> Address:
-        """A `host:port` to listen on; anything but loopback needs COLLOQUY_INSECURE_LISTEN=1, as there is no TLS."""
+    def url(self, name: str, default: str | None = None) -> str:
+        """An http or https URL. A wrong one is not shown, as it may hold a password."""
+        value = self.text(name, default)
+        return self._wrong(name, "must be an http or https URL", value) if value and not _is_web_url(value) else value
+
+    def database_url(self, name: str, *, otherwise: str) -> str:
+        """PostgreSQL's URL, from `name` or else the more general variable; a secret."""
+        value = self.secret(name, otherwise=otherwise)
+        if not value or _DATABASE_URL.fullmatch(value):
+            return value
+        source = name if self._raw(name) else otherwise
+        return self._wrong(source, "must be postgresql://user:password@host:port/name", value)
+
+    def target(self, name: str, default: str) -> str:
+        """A gRPC target to call: `host:port`, or whatever follows a scheme that gRPC knows."""
+        value = self.text(name, default)
+        if _TARGET.fullmatch(value):
+            return value
+        return self._wrong(name, f"must be host:port or another gRPC target, not {value!r}", value)
+
+    def listen(self, name: str, default: str, *, told: bool = False) -> Address:
+        """A `host:port` to listen on; anything but loopback needs COLLOQUY_INSECURE_LISTEN=1, as there is no TLS.
+
+        Args:
+            told: others are told of the port beforehand, so that it cannot be 0, any free one.
+        """
         value = self.text(name, default)
         host, _, port = value.rpartition(":")
         host = host.strip("[]")
@@ -90,6 +125,8 @@ class Env:
         if not _is_loopback(host) and self._raw("COLLOQUY_INSECURE_LISTEN").lower() not in _TRUE:
             problem = f"is {value}, not a loopback address: set COLLOQUY_INSECURE_LISTEN=1 if a proxy has the TLS"
             return self._wrong(name, problem, ("127.0.0.1", 0))
+        if told and int(port) == 0:
+            return self._wrong(name, "must name a port that the others can be told", ("127.0.0.1", 0))
         return host, int(port)
 
     def _raw(self, name: str) -> str:
@@ -106,6 +143,14 @@ class Env:
     def _wrong(self, name: str, problem: str, placeholder: _T) -> _T:
         self.reject(name, problem)
         return placeholder
+
+
+def _is_web_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:  # no port, or no address in brackets
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -3,16 +3,14 @@
 A service's `__main__` is one straight line:
 
     async def main(env: Env) -> None:
-        listen = env.listen("COLLOQUY_HISTORY_LISTEN", "127.0.0.1:50052")
-        metrics = env.listen("COLLOQUY_HISTORY_METRICS_LISTEN", "127.0.0.1:9473")
-        dsn = env.secret("COLLOQUY_HISTORY_DATABASE_URL", otherwise="COLLOQUY_DATABASE_URL")
-        level = env.choice("COLLOQUY_LOG_LEVEL", LEVELS, "info")
+        settings = read(env)
         env.check()
-        telemetry.configure("history", level)
-        database = Database(dsn, "history")
+        telemetry.configure("history", settings.log_level)
+        database = Database(settings.database_url, "history")
         servicer = HistoryServicer(UseCases(Store(database)))
-        server = Server("history", listen, [partial(add_HistoryServiceServicer_to_server, servicer)], ready=...)
-        await serve(server, metrics, closing=[database.close])
+        register = [partial(add_HistoryServiceServicer_to_server, servicer)]
+        server = Server("history", settings.listen, register, ready=...)
+        await serve(server, settings.metrics_listen, closing=[database.close])
 
     if __name__ == "__main__":
         raise SystemExit(run(main(Env(os.environ))))

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
-from libs.identity.actor import Role
+from libs.identity.actor import MAX_NAME_CODE_POINTS, Role, from_claims
 from libs.postgres.errors import LaunchError
 from libs.runtime.config import ConfigError
+from libs.runtime.errors import Unauthenticated
 from services.cli import environment
 from services.cli.errors import CommandError
 
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("chat", help="chat in the terminal")
     token = commands.add_parser("token", help="print a token and nothing else")
-    token.add_argument("--sub", required=True, help="the subject: who owns what the token creates")
+    token.add_argument("--sub", type=_subject, required=True, help="the subject: who owns what the token creates")
     token.add_argument("--role", action="append", choices=[role.value for role in Role], required=True)
     verify = commands.add_parser("verify", help="check every invariant in the tables; exit code 1 if one is broken")
     verify.add_argument("session", nargs="?", type=UUID, metavar="SESSION", help="this session only")
@@ -90,6 +91,15 @@ def _seconds(text: str) -> float:
         if 0 <= (seconds := float(text)) < math.inf:
             return seconds
     raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+
+
+def _subject(text: str) -> str:
+    try:
+        return from_claims({"sub": text}).subject
+    except Unauthenticated:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} would be refused in a token: a name has 1 to {MAX_NAME_CODE_POINTS} characters that can be seen"
+        ) from None
 
 
 def _run(parsed: argparse.Namespace, given: Mapping[str, str]) -> int:

@@ -74,26 +74,31 @@ def with_defaults(given: Mapping[str, str], data: Path) -> dict[str, str]:
         ConfigError: an address is to be read from a file and cannot be.
     """
     made, env = dict(given), Env(given)
-    for program in PROGRAMS:
-        made[program.metrics_listen] = env.text(program.metrics_listen, f"127.0.0.1:{program.metrics_port}")
+    for name, default in addresses().items():
+        made[name] = env.text(name, default)
+        made.pop(f"{name}_FILE", None)
+    env.check()
     for service in SERVICES:
-        made[service.listen] = env.text(service.listen, f"127.0.0.1:{service.port}")
         if service.name != "bff" and not is_set(given, service.target):
             made[service.target] = made[service.listen]
-    made[SIMULATOR_LISTEN] = env.text(SIMULATOR_LISTEN, SIMULATOR_DEFAULT)
-    env.check()
-    for name in addresses():
-        made.pop(f"{name}_FILE", None)
-    if not any(is_set(given, name) for name in ("COLLOQUY_JWKS_URL", "COLLOQUY_JWT_PUBLIC_KEY")):
+    if not names_keys(given):
         private, public = _keys(data)
         made[PRIVATE_KEY_FILE], made[PUBLIC_KEY_FILE] = str(private), str(public)
     return made
 
 
-def addresses() -> list[str]:
-    """The variables that hold an address to listen on."""
-    metrics = (program.metrics_listen for program in PROGRAMS)
-    return [SIMULATOR_LISTEN, *(service.listen for service in SERVICES), *metrics]
+def addresses() -> dict[str, str]:
+    """The variables that hold an address to listen on, each with its default."""
+    return {
+        SIMULATOR_LISTEN: SIMULATOR_DEFAULT,
+        **{service.listen: f"127.0.0.1:{service.port}" for service in SERVICES},
+        **{program.metrics_listen: f"127.0.0.1:{program.metrics_port}" for program in PROGRAMS},
+    }
+
+
+def names_keys(environment: Mapping[str, str]) -> bool:
+    """Whether it is configured what verifies tokens, so that no keys are made."""
+    return any(is_set(environment, name) for name in ("COLLOQUY_JWKS_URL", "COLLOQUY_JWT_PUBLIC_KEY"))
 
 
 def uses_simulator(environment: Mapping[str, str]) -> bool:

@@ -1,14 +1,17 @@
 """`colloquy run`: PostgreSQL, migrations, services, verifier and simulator on this machine, until Ctrl-C."""
 
 import asyncio
+import importlib
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+from libs.identity.keys import generate_keypair
 from libs.postgres.launcher import EmbeddedPostgres
-from libs.runtime.config import ConfigError, Env
+from libs.runtime import failpoints
+from libs.runtime.config import Env
 from services.cli import database, environment, terminal
 from services.cli.database import database_urls as database_urls
 from services.cli.supervisor import Process, Supervisor, tell, until_ports_free
@@ -22,6 +25,7 @@ def run(given: Mapping[str, str], data: Path, *, demo: bool) -> int:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until there is a loop to hear it, it ends us as Ctrl-C
     try:
+        check(given)
         tell(f"starting; the logs are in {data / 'logs'}")
         data.mkdir(parents=True, exist_ok=True)
         settled = environment.with_defaults(given, data)
@@ -69,6 +73,34 @@ async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     return False
 
 
+def check(given: Mapping[str, str]) -> None:
+    """Read what the processes of a stack will read, before anything is made.
+
+    Raises:
+        ConfigError: some of it is missing or wrong; all of that is said.
+    """
+    env = Env({**given, **_to_be_made(given)})
+    for name, default in environment.addresses().items():
+        env.listen(name, default, told=True)
+    for program in environment.PROGRAMS:
+        # By its name, as it is started: no service is imported here, but for the module that says what it reads.
+        importlib.import_module(f"{program.module}.settings").read(env)
+    failpoints.configure("run", env)  # which has no points, so that nothing is armed here
+    env.check()
+
+
+def _to_be_made(given: Mapping[str, str]) -> dict[str, str]:
+    """In place of what a stack makes for itself where it is not configured, values of the same form."""
+    made = {}
+    if not environment.names_keys(given):
+        made["COLLOQUY_JWT_PUBLIC_KEY"] = generate_keypair().public_pem
+    if not database.is_configured(given):
+        made[database.COMMON_URL] = "postgresql://"
+    if environment.uses_simulator(given):
+        made["OPENAI_BASE_URL"] = "http://localhost"
+    return made
+
+
 def processes(settled: Mapping[str, str], logs: Path) -> list[Process]:
     """Every process of a stack but PostgreSQL, in the order in which they start.
 
@@ -76,10 +108,8 @@ def processes(settled: Mapping[str, str], logs: Path) -> list[Process]:
         ConfigError: an address to listen on is wrong.
     """
     env, children, made = Env(settled), dict(settled), []
-    addresses = {name: env.listen(name, "") for name in environment.addresses()}
+    addresses = {name: env.listen(name, "", told=True) for name in environment.addresses()}
     env.check()
-    if zero := [name for name, (_, port) in addresses.items() if port == 0]:
-        raise ConfigError([f"{name} must name a port that the others can be told" for name in zero])
     if environment.uses_simulator(settled):
         listen = settled[environment.SIMULATOR_LISTEN]
         children["OPENAI_BASE_URL"] = f"http://{listen}/v1"

@@ -9,7 +9,7 @@ from libs.prompts import rendering
 from libs.runtime import failpoints, telemetry
 from libs.runtime.client import open_channel
 from libs.runtime.config import Env
-from libs.runtime.server import LEVELS, Background, Server, run, serve
+from libs.runtime.server import Background, Server, run, serve
 from services.gateway.clearable import Clearable
 from services.gateway.composition import Composition
 from services.gateway.contexts import Contexts
@@ -20,6 +20,7 @@ from services.gateway.operations_servicer import OperationsServicer
 from services.gateway.reading import Reading
 from services.gateway.recovery import Recovery
 from services.gateway.servicer import ConversationServicer
+from services.gateway.settings import read
 from services.gateway.settling import Settling
 from services.gateway.sweep import Sweep
 from services.gateway.unscored import Unscored
@@ -28,36 +29,27 @@ from services.gateway.usecases import Budgets, Turns
 
 
 async def main(env: Env) -> None:
-    listen = env.listen("COLLOQUY_GATEWAY_LISTEN", "127.0.0.1:50050")
-    metrics = env.listen("COLLOQUY_GATEWAY_METRICS_LISTEN", "127.0.0.1:9471")
-    targets = {
-        "session": env.text("COLLOQUY_SESSION_TARGET", "127.0.0.1:50051"),
-        "history": env.text("COLLOQUY_HISTORY_TARGET", "127.0.0.1:50052"),
-        "assessment": env.text("COLLOQUY_ASSESSMENT_TARGET", "127.0.0.1:50053"),
-        "llm": env.text("COLLOQUY_LLM_TARGET", "127.0.0.1:50054"),
-    }
-    limits = Limits(
-        interview_ms=env.integer("COLLOQUY_TURN_BUDGET_MS", 2000, minimum=500),
-        chat_ms=env.integer("COLLOQUY_CHAT_BUDGET_MS", 15_000, minimum=500),
-        max_turns=env.integer("COLLOQUY_MAX_TURNS", 100, minimum=2),
-        min_interval_ms=env.integer("COLLOQUY_MIN_TURN_INTERVAL_MS", 3000),
-    )
-    issuer = identity.read(env)
-    level = env.choice("COLLOQUY_LOG_LEVEL", LEVELS, "info")
+    settings = read(env)
     failpoints.configure("gateway", env)
     env.check()
-    telemetry.configure("gateway", level)
+    telemetry.configure("gateway", settings.log_level)
 
-    verifier = identity.open_verifier(issuer)
-    channels = {name: open_channel(target) for name, target in targets.items()}
+    verifier = identity.open_verifier(settings.tokens)
+    channels = {name: open_channel(target) for name, target in settings.targets.items()}
     contexts = Contexts.over(**channels)
     background = Background()
     composition = Composition(contexts)
     settling = Settling(contexts, background)
     recovery = Recovery(contexts, composition, settling, background)
-    budgets = Budgets(limits.interview_ms, limits.chat_ms)
+    budgets = Budgets(settings.turn_budget_ms, settings.chat_budget_ms)
     turns = Turns(contexts, composition, settling, recovery, background, budgets)
     pinned = {"question": rendering.QUESTION, "judge": rendering.JUDGE, "chat": rendering.CHAT}
+    limits = Limits(
+        interview_ms=settings.turn_budget_ms,
+        chat_ms=settings.chat_budget_ms,
+        max_turns=settings.max_turns,
+        min_interval_ms=settings.min_turn_interval_ms,
+    )
     sessions = Sessions(contexts, composition, settling, background, limits, pinned)
     erasing = Erasing(contexts, settling, background)
     unsettled = Unsettled(contexts, settling, recovery, erasing)
@@ -68,9 +60,11 @@ async def main(env: Env) -> None:
         partial(gateway_pb2_grpc.add_ConversationServiceServicer_to_server, servicer),
         partial(operations_pb2_grpc.add_OperationsServiceServicer_to_server, operators),
     ]
-    server = Server("gateway", listen, register, background=background)
+    server = Server("gateway", settings.listen, register, background=background)
     sweep.start()
-    await serve(server, metrics, closing=[verifier.close, *(channel.close for channel in channels.values())])
+    await serve(
+        server, settings.metrics_listen, closing=[verifier.close, *(channel.close for channel in channels.values())]
+    )
 
 
 if __name__ == "__main__":

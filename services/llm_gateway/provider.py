@@ -24,8 +24,8 @@ from services.llm_gateway.domain import Completion, Prompt
 from services.llm_gateway.endpoint import Endpoint
 from services.llm_gateway.events import EventData
 from services.llm_gateway.replies import Reply, disconnection, refusal
+from services.llm_gateway.settings import OPENAI_URL
 
-OPENAI_URL: Final = "https://api.openai.com/v1"
 CALL_HEADER: Final = "X-Colloquy-Call"
 # What may still follow the end of a stream, before its connection can be used again.
 _DRAIN_SECONDS: Final = 0.1

@@ -9,11 +9,11 @@ import argparse
 import asyncio
 import signal
 import sys
-from datetime import UTC, datetime
+from importlib import metadata
 
-import orjson
 import uvloop
 
+from libs.runtime import logs
 from libs.tokens import counting, ranks
 from services.simulator.server import serving
 from services.simulator.settings import Behaviour, Fault, Latency, Settings, SettingsError, parse_fault
@@ -28,6 +28,7 @@ def main() -> int:
         settings = Settings(arguments.seed, Behaviour(latency, dict(map(parse_fault, arguments.fault))))
     except SettingsError as error:
         parser.error(str(error))
+    logs.configure("simulator", metadata.version("colloquy"), "info")
     try:
         counting.warm()
         uvloop.run(_serve(settings, arguments.port))
@@ -73,16 +74,9 @@ async def _serve(settings: Settings, port: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with serving(settings, port) as url:
-        _log("ready", url=f"{url}/v1")
+        logs.logger().info("ready", url=f"{url}/v1")
         await stop.wait()
-    _log("stopped")
-
-
-def _log(event: str, **fields: str) -> None:
-    time = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    line = {"time": time, "level": "info", "event": event, "service": "simulator", **fields}
-    sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
-    sys.stdout.buffer.flush()
+    logs.logger().info("stopped")
 
 
 if __name__ == "__main__":

@@ -5,28 +5,23 @@ import os
 from libs.runtime import failpoints, telemetry
 from libs.runtime.background import Background
 from libs.runtime.config import Env
-from libs.runtime.server import GRACE_SECONDS, LEVELS, run, settle_heap, stop_signal, until_free
-from migrations.heads import CONTEXTS
+from libs.runtime.server import GRACE_SECONDS, run, settle_heap, stop_signal, until_free
+from services.verifier.settings import read
 from services.verifier.verification import connected
 from services.verifier.watch import Watch
 
 
 async def main(env: Env) -> None:
     """Watch with this configuration; it raises what keeps the process from starting."""
-    metrics_listen = env.listen("COLLOQUY_VERIFIER_METRICS_LISTEN", "127.0.0.1:9476")
-    urls = {
-        context: env.secret(f"COLLOQUY_{context.upper()}_DATABASE_URL", otherwise="COLLOQUY_DATABASE_URL")
-        for context in CONTEXTS
-    }
-    level = env.choice("COLLOQUY_LOG_LEVEL", LEVELS, "info")
+    settings = read(env)
     failpoints.configure("verifier", env)
     env.check()
-    telemetry.configure("verifier", level)
+    telemetry.configure("verifier", settings.log_level)
     stop, background = stop_signal(), Background()
-    async with connected(urls) as reader:
+    async with connected(settings.database_urls) as reader:
         watch = Watch(reader)
-        metrics = telemetry.MetricsServer(metrics_listen, lambda: watch.ready)
-        await until_free(metrics_listen)
+        metrics = telemetry.MetricsServer(settings.metrics_listen, lambda: watch.ready)
+        await until_free(settings.metrics_listen)
         await metrics.start()
         background.spawn(watch.keep(background.rest), "watch")
         settle_heap()

@@ -140,6 +140,14 @@ async def test_a_token_is_printed_and_nothing_else(product: Product) -> None:
     assert jwt.decode(out.strip(), options={"verify_signature": False})["sub"] == "ada"
 
 
+@pytest.mark.parametrize("subject", ["", "a" * 256], ids=["empty", "too long"])
+async def test_a_token_that_the_product_would_refuse_is_a_mistake_of_usage(product: Product, subject: str) -> None:
+    code, out, err = await colloquy(product.environment, "token", "--sub", subject, "--role", "candidate")
+
+    assert (code, out) == (2, "")
+    assert "argument --sub: " in err
+
+
 async def test_a_command_that_finds_no_product_says_so_at_once(product: Product) -> None:
     nowhere = {**product.environment, "COLLOQUY_BFF_LISTEN": f"127.0.0.1:{free_ports(1)[0]}"}
 

@@ -182,7 +182,7 @@ async def test_a_port_that_another_stack_has_is_one_clear_line_and_exit_code_1(d
 
     async with colloquy_run(data, **chosen) as refused:
         await refused.says(
-            rf"colloquy: history cannot listen on {host}:{port}: another process has the port; `ss -ltnp"
+            rf"colloquy: history cannot listen on {host}:{port}: another process has the port; `ss -tanp"
         )
         code = await refused.process.wait()
     await other.cleanup()
@@ -192,6 +192,24 @@ async def test_a_port_that_another_stack_has_is_one_clear_line_and_exit_code_1(d
     assert "Traceback" not in refused.said
     assert not (data / "run.env").exists()
     assert started_with(chosen) == []
+
+
+@pytest.mark.timeout(60)
+async def test_what_its_processes_would_refuse_is_said_at_once_and_nothing_is_made(data: Path) -> None:
+    wrong = {
+        "COLLOQUY_BFF_LISTEN": "nonsense",
+        "COLLOQUY_GATEWAY_METRICS_LISTEN": "127.0.0.1:0",
+        "COLLOQUY_TURN_BUDGET_MS": "x",
+        "COLLOQUY_LOG_LEVEL": "q",
+    }
+
+    async with colloquy_run(data, **wrong) as refused:
+        await refused.says("colloquy: COLLOQUY_TURN_BUDGET_MS ")
+        code = await refused.process.wait()
+
+    assert code == 1
+    assert {line.split()[1] for line in refused.said.splitlines()} == wrong.keys()
+    assert os.listdir(data) == []
 
 
 @pytest.mark.timeout(60)

@@ -103,13 +103,17 @@ async def test_what_is_no_session_id_is_a_mistake_of_usage(product: Product) -> 
 
 
 async def test_a_database_that_cannot_be_read_is_one_clear_line(product: Product, tmp_path: Path) -> None:
-    urls = {"COLLOQUY_DATABASE_URL": "postgresql://ada:secret@127.0.0.1:1/x"}
+    urls = {f"COLLOQUY_{context.upper()}_DATABASE_URL": dsn for context, dsn in product.database.dsns.items()}
+    urls["COLLOQUY_ASSESSMENT_DATABASE_URL"] = "postgresql://ada:secret@127.0.0.1:1/x"
 
     code, out, err = await colloquy(urls, "--data", str(tmp_path), "verify")
 
     assert (code, out) == (1, "")
-    assert re.fullmatch(r"colloquy: a database cannot be read: .+\n", err)
+    assert re.fullmatch(
+        r"colloquy: the database of assessment at 127\.0\.0\.1:1/x cannot be reached: .+ refused; start .+\n", err
+    )
     assert "secret" not in err
+    assert "ada" not in err
 
 
 async def test_a_database_that_was_never_migrated_is_said_to_be_so(product: Product, tmp_path: Path) -> None:

@@ -31,3 +31,20 @@ async def test_it_goes_on_sweeping_without_anybody_to_ask_and_leaves_when_told_t
     assert "unsettled" in {line["duty"] for line in held_up}
     assert "colloquy_sweep_last_success_timestamp_seconds 0.0" in metrics
     assert code == 0
+
+
+async def test_all_that_keeps_it_from_starting_is_said_at_once() -> None:
+    wrong = {
+        "COLLOQUY_JWT_PUBLIC_KEY": "junk",
+        "COLLOQUY_TURN_BUDGET_MS": "x",
+        "COLLOQUY_HISTORY_TARGET": "http://history",
+        "COLLOQUY_FAILPOINTS": "bad",
+    }
+    async with process("services.gateway", {**ALONE, **wrong}) as gateway:
+        _, errors = await asyncio.wait_for(gateway.communicate(), 20)
+
+    assert gateway.returncode == 1
+    problems = errors.decode().splitlines()
+    assert {problem.split()[1] for problem in problems} == wrong.keys()
+    assert len(problems) == len(wrong)
+    assert "junk" not in errors.decode()

@@ -181,22 +181,37 @@ async def test_it_finishes_its_calls_before_it_leaves(database: Database, provid
 
 
 @pytest.mark.parametrize(
-    ("settings", "problem"),
+    ("settings", "problems"),
     [
-        ({}, "OPENAI_API_KEY"),
-        ({"OPENAI_BASE_URL": "localhost:8090"}, "OPENAI_BASE_URL"),
-        ({"OPENAI_API_KEY": "sk-test", "COLLOQUY_LLM_LISTEN": "nowhere"}, "COLLOQUY_LLM_LISTEN"),
+        ({"COLLOQUY_DATABASE_URL": "postgresql://localhost/none"}, {"OPENAI_API_KEY"}),
+        (
+            {
+                "COLLOQUY_DATABASE_URL": "mysql://ada:secret@localhost/x",
+                "COLLOQUY_LLM_LISTEN": "nowhere",
+                "COLLOQUY_LOG_LEVEL": "loud",
+                "COLLOQUY_FAILPOINTS": "bad",
+                "OPENAI_BASE_URL": "localhost:8090",
+            },
+            {
+                "COLLOQUY_DATABASE_URL",
+                "COLLOQUY_LLM_LISTEN",
+                "COLLOQUY_LOG_LEVEL",
+                "COLLOQUY_FAILPOINTS",
+                "OPENAI_BASE_URL",
+            },
+        ),
     ],
+    ids=["no key", "all else"],
 )
-async def test_what_keeps_it_from_starting_is_one_line(settings: Mapping[str, str], problem: str) -> None:
-    async with process(
-        "services.llm_gateway", {"COLLOQUY_DATABASE_URL": "postgresql://localhost/none", **settings}
-    ) as service:
+async def test_what_keeps_it_from_starting_is_one_line_each(settings: Mapping[str, str], problems: set[str]) -> None:
+    async with process("services.llm_gateway", settings) as service:
         _, errors = await asyncio.wait_for(service.communicate(), 20)
 
     assert service.returncode == 1
-    (line,) = errors.decode().splitlines()
-    assert problem in line
+    lines = errors.decode().splitlines()
+    assert {line.split()[1] for line in lines} == problems
+    assert len(lines) == len(problems)
+    assert b"secret" not in errors
 
 
 async def has_asked(world: World, request: pb.GenerateRequest) -> "asyncio.Task[pb.GenerateResponse]":

@@ -7,6 +7,7 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
+from importlib import metadata
 
 import aiohttp
 import orjson
@@ -31,7 +32,9 @@ async def process(*arguments: str) -> AsyncIterator[Process]:
 async def ready_url(simulator: Process) -> str:
     assert simulator.stdout is not None
     line = orjson.loads(await asyncio.wait_for(simulator.stdout.readline(), 20))
+    assert list(line) == ["time", "level", "event", "service", "version", "url"]
     assert (line["event"], line["level"], line["service"]) == ("ready", "info", "simulator")
+    assert line["version"] == metadata.version("colloquy")
     url: str = line["url"]
     return url
 

@@ -6,7 +6,7 @@ import pytest
 
 from libs.identity.keys import generate_keypair
 from libs.runtime.config import ConfigError, Env
-from services.cli import environment
+from services.cli import environment, stack
 
 
 def mode(path: Path) -> int:
@@ -84,3 +84,48 @@ def test_keys_are_made_once_and_only_where_none_is_configured(tmp_path: Path) ->
     assert Path(again[environment.PRIVATE_KEY_FILE]).read_text() == key
     assert environment.PRIVATE_KEY_FILE not in configured
     assert mode(Path(first[environment.PRIVATE_KEY_FILE])) == 0o600
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"COLLOQUY_DATABASE_URL": "postgresql://ada@127.0.0.1/x", "COLLOQUY_JWKS_URL": "https://issuer.example/keys"},
+        {"OPENAI_API_KEY": "sk-test", "COLLOQUY_FAILPOINTS": "history.commit.after=exit"},
+        {"COLLOQUY_CORS_ORIGINS": "*, https://app.example, http://localhost:3000, http://[::1]:3000"},
+    ],
+    ids=["nothing", "a database and keys", "a provider", "origins"],
+)
+def test_a_stack_that_can_be_started_is_not_objected_to(given: dict[str, str]) -> None:
+    stack.check(given)
+
+
+def test_all_that_the_processes_of_a_stack_would_refuse_is_said_together() -> None:
+    wrong = {
+        "COLLOQUY_BFF_LISTEN": "nonsense",
+        "COLLOQUY_SIMULATOR_LISTEN": "127.0.0.1:0",
+        "COLLOQUY_HISTORY_DATABASE_URL": "mysql://ada:secret@127.0.0.1/x",
+        "COLLOQUY_LOG_LEVEL": "loud",
+        "COLLOQUY_LLM_TARGET": "http://127.0.0.1:50054",
+        "OPENAI_BASE_URL": "nonsense",
+        "COLLOQUY_TURN_BUDGET_MS": "x",
+        "COLLOQUY_JWT_PUBLIC_KEY": "secret",
+        "COLLOQUY_ENV": "test",
+        "COLLOQUY_FAILPOINTS": "bad",
+    }
+
+    with pytest.raises(ConfigError) as raised:
+        stack.check(wrong)
+
+    missing = {f"COLLOQUY_{context}_DATABASE_URL" for context in ("SESSION", "ASSESSMENT", "LLM")}
+    assert {problem.split()[0] for problem in raised.value.problems} == wrong.keys() | missing
+    assert len(raised.value.problems) == len(wrong) + len(missing)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "origin", ["junk", "https://app.example/", "https://App.example", "https://*.example", "app.example:3000", "null"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(ConfigError, match="COLLOQUY_CORS_ORIGINS must be"):
+        stack.check({"COLLOQUY_CORS_ORIGINS": f"https://fine.example,{origin}"})

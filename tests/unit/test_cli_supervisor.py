@@ -83,7 +83,7 @@ def running_in(directory: Path) -> list[psutil.Process]:
 async def test_a_taken_port_is_named_before_anything_is_started(make: Make, stranger: int) -> None:
     first, second = make("simulator", SERVES), make("history", HANGS, stranger)
 
-    with pytest.raises(SupervisorError, match=f"history cannot listen on {HOST}:{stranger}: .* `ss -ltnp"):
+    with pytest.raises(SupervisorError, match=f"history cannot listen on {HOST}:{stranger}: .* `ss -tanp"):
         await Supervisor([first, second]).start()
 
     assert (first.running, second.running) == (None, None)

@@ -35,19 +35,31 @@ def test_without_a_source_of_keys_both_variables_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "variables",
+    ("variables", "problem"),
     [
-        {"COLLOQUY_JWT_PUBLIC_KEY": PAIR.public_pem, "COLLOQUY_JWKS_URL": "https://issuer.example/jwks"},
-        {"COLLOQUY_JWT_PUBLIC_KEY": "nonsense"},
-        {"COLLOQUY_JWKS_URL": "file:///etc/passwd"},
+        (
+            {"COLLOQUY_JWT_PUBLIC_KEY": PAIR.public_pem, "COLLOQUY_JWKS_URL": "https://issuer.example/jwks"},
+            "COLLOQUY_JWT_PUBLIC_KEY and COLLOQUY_JWKS_URL are both set",
+        ),
+        (
+            {"COLLOQUY_JWT_PUBLIC_KEY": "nonsense"},
+            "COLLOQUY_JWT_PUBLIC_KEY is not a public key in PEM form (-----BEGIN PUBLIC KEY-----)",
+        ),
+        ({"COLLOQUY_JWKS_URL": "file:///etc/passwd"}, "COLLOQUY_JWKS_URL must be an http or https URL"),
     ],
     ids=["both", "unreadable", "no web address"],
 )
-def test_a_source_of_keys_that_cannot_be_used_is_a_configuration_error(variables: dict[str, str]) -> None:
-    found = read(**variables)
+def test_a_source_of_keys_that_cannot_be_used_is_reported_with_all_else(
+    variables: dict[str, str], problem: str
+) -> None:
+    env = Env({**variables, "COUNT": "many"})
 
-    with pytest.raises(ConfigError, match=r"COLLOQUY_J"):
-        settings.open_verifier(found)
+    settings.read(env)
+    env.integer("COUNT")
+
+    with pytest.raises(ConfigError) as raised:
+        env.check()
+    assert raised.value.problems == (problem, "COUNT must be a whole number, not 'many'")
 
 
 async def test_a_jwks_address_is_enough() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from libs.runtime.config import ConfigError, Env
 
@@ -40,6 +41,86 @@ def test_everything_missing_or_wrong_is_reported_at_once() -> None:
 
     names = [problem.split()[0] for problem in problems_of(env)]
     assert names == ["NAME", "COUNT", "LOW", "KIND", "ON", "AT"]
+
+
+def test_a_problem_is_reported_once_however_often_the_variable_is_read() -> None:
+    env = Env({"KIND": "c"})
+
+    env.choice("KIND", ["a", "b"], "a")
+    env.choice("KIND", ["a", "b"], "a")
+
+    assert problems_of(env) == ("KIND must be one of a, b, not 'c'",)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://host", "https://", "http://host:port", "http://[::1"])
+def test_what_is_no_web_address_is_refused_and_not_shown(url: str) -> None:
+    env = Env({"AT": url})
+
+    env.url("AT", "https://api.example/v1")
+
+    assert problems_of(env) == ("AT must be an http or https URL",)
+
+
+def test_a_web_address_is_read() -> None:
+    env = Env({"AT": "http://user:pw@[::1]:8090/v1"})
+
+    assert env.url("AT") == "http://user:pw@[::1]:8090/v1"
+    assert env.url("ABSENT", "") == ""
+    env.check()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ada:s3/cret%40@db.example:5432/colloquy?sslmode=require",
+        "postgres://ada@[::1]/colloquy",
+        "postgresql+psycopg://localhost",
+        "postgresql:///colloquy?host=/run/postgresql",
+    ],
+)
+def test_a_database_url_is_read_in_every_form_that_is_opened(url: str) -> None:
+    env = Env({"DATABASE_URL": url})
+
+    assert env.database_url("HISTORY_DATABASE_URL", otherwise="DATABASE_URL") == url
+    make_url(url.replace("postgres://", "postgresql://"))
+    env.check()
+
+
+@pytest.mark.parametrize("url", ["mysql://ada:s3cret@host/db", "postgresql://ada:s3cret@host:port/db", "s3cret"])
+@pytest.mark.parametrize("name", ["HISTORY_DATABASE_URL", "DATABASE_URL"])
+def test_what_is_no_database_url_is_refused_by_the_name_it_was_given_and_not_shown(name: str, url: str) -> None:
+    env = Env({name: url})
+
+    env.database_url("HISTORY_DATABASE_URL", otherwise="DATABASE_URL")
+
+    assert problems_of(env) == (f"{name} must be postgresql://user:password@host:port/name",)
+
+
+@pytest.mark.parametrize(
+    "target", ["127.0.0.1:50051", "[::1]:50051", "history:50051", "dns:///history:50051", "ipv4:10.0.0.1:1,10.0.0.2:1"]
+)
+def test_a_target_is_an_address_or_has_a_scheme_that_grpc_knows(target: str) -> None:
+    env = Env({"TO": target})
+
+    assert env.target("TO", "127.0.0.1:1") == target
+    env.check()
+
+
+@pytest.mark.parametrize("target", ["history", "http://history:50051", "10.0.0.1:1,10.0.0.2:1", "::1:50051"])
+def test_a_target_that_grpc_would_look_up_for_ever_is_refused(target: str) -> None:
+    env = Env({"TO": target})
+
+    env.target("TO", "127.0.0.1:1")
+
+    assert problems_of(env) == (f"TO must be host:port or another gRPC target, not {target!r}",)
+
+
+def test_a_port_that_others_are_told_is_not_any_free_one() -> None:
+    env = Env({"AT": "127.0.0.1:0"})
+
+    env.listen("AT", "127.0.0.1:1", told=True)
+
+    assert problems_of(env) == ("AT must name a port that the others can be told",)
 
 
 def test_a_general_variable_stands_in_for_a_particular_one() -> None:
