@@ -62,7 +62,7 @@ chaos: install ## the fault suite: make chaos SEED=n TURNS=n [JSON=report.json] 
 
 prove: install ## the long proofs: the turn protocol searched, the real stores held to it
 	$(BIN)/python -m tests.prove
-	$(BIN)/python -m pytest tests/prove --hypothesis-profile=prove
+	$(BIN)/python -m pytest tests/prove --hypothesis-profile=prove --timeout=0
 
 # As root PostgreSQL may keep its data where its user reaches it: .data/postgres/elsewhere is a link to there.
 clean: ## remove .venv, .data and caches

@@ -1,4 +1,7 @@
-"""How many histories are made up, and how long they are."""
+"""How many histories are made up, and how long they are.
+
+`conftest.py` imports this, for the profile to be there when Hypothesis reads its option.
+"""
 
 from typing import Final
 
