@@ -12,13 +12,14 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 Address = tuple[str, int]
+DATABASE_URL_FORM: Final = "must be postgresql://user:password@host:port/name, what is special in it %-encoded"
 _T = TypeVar("_T")
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
-# What libs.runtime.pool reads; it imports SQLAlchemy, which services that own no table must not.
+# Of what SQLAlchemy and libpq read, both of which read it, what they read alike: neither / nor @ in a name or password.
 _DATABASE_URL: Final = re.compile(
-    r"(postgresql|postgres|postgresql\+psycopg)://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]+)?(:\d*)?(/[^?]*)?(\?.*)?"
+    r"postgres(ql)?://([^:/@]*(:[^/@]*)?@)?(\[[^/?@]+\]|[^/:?@]+)?(:\d*)?(/[^?@]*)?(\?.*)?"
 )
 # https://github.com/grpc/grpc/blob/master/doc/naming.md; gRPC takes what has another scheme for a name, and looks it up
 # for ever.
@@ -102,7 +103,7 @@ class Env:
         if not value or _DATABASE_URL.fullmatch(value):
             return value
         source = name if self._raw(name) else otherwise
-        return self._wrong(source, "must be postgresql://user:password@host:port/name", value)
+        return self._wrong(source, DATABASE_URL_FORM, value)
 
     def target(self, name: str, default: str) -> str:
         """A gRPC target to call: `host:port`, or whatever follows a scheme that gRPC knows."""

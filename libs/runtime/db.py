@@ -56,7 +56,7 @@ class DatabaseError(Exception):
 
     def __init__(self, sqlstate: str, constraint: str, text: str) -> None:
         self.sqlstate, self.constraint = sqlstate, constraint
-        super().__init__(f"{sqlstate or 'no SQLSTATE'}: {text}")
+        super().__init__(f"{sqlstate}: {text}" if sqlstate else text)
 
 
 class UniqueViolation(DatabaseError):  # noqa: N818 (PostgreSQL's name for it)
@@ -171,7 +171,7 @@ class Database(Session):
             return await self._pool.take()
         except TimeoutError:
             raise Unavailable from DatabaseError("", "", "no connection became free in time")
-        except psycopg.Error as error:  # which names host, port and user, and never the password
+        except psycopg.Error as error:  # which names host, port and user, and of the password nothing: see Env
             failure = _typed(error, otherwise=str(error).partition("\n")[0])
             raise failure from failure.__cause__
 

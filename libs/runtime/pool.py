@@ -13,12 +13,10 @@ from typing import Any, TypeAlias, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from libs.runtime.config import ConfigError
+from libs.runtime.config import Env
 
 WAIT_SECONDS = 1.0
 CONNECT_SECONDS = 2
@@ -38,17 +36,11 @@ class Pool:
     """
 
     def __init__(self, dsn: str, size: int, application_name: str, statement_timeout_ms: int) -> None:
-        scheme, _, rest = dsn.partition("://")
-        if scheme not in {"postgresql", "postgres", "postgresql+psycopg"}:
-            raise ConfigError([f"the database URL of {application_name} must start with postgresql://"])
-        try:
-            url = make_url(f"postgresql+psycopg://{rest}")
-        except (ValueError, ArgumentError):  # which may quote the password
-            raise ConfigError(
-                [f"the database URL of {application_name} cannot be read; what is special in a password is %-encoded"]
-            ) from None
+        env = Env({application_name: dsn})
+        env.database_url(application_name, otherwise="")
+        env.check()
         self._engine = create_async_engine(
-            url,
+            f"postgresql+psycopg://{dsn.partition('://')[2]}",
             isolation_level="AUTOCOMMIT",
             poolclass=NullPool,
             connect_args={

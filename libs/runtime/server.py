@@ -110,7 +110,7 @@ class Server:
         """Bind, serve, and ask for the first time whether it is ready.
 
         Raises:
-            StartError: the port stayed taken for two seconds.
+            StartError: the port stayed taken, see `until_free`.
         """
         self._server = await self._bind()
         await self._server.start()
@@ -182,7 +182,7 @@ class Server:
 
 
 async def until_free(listen: Address) -> None:
-    """Return once the address can be bound: at once as a rule, else within two seconds.
+    """Return once the address can be bound: at once as a rule, else within two seconds, or 65 where nobody listens.
 
     The default ports lie in Linux's ephemeral range, so an outgoing connection may have one; and where that has just
     ended, nobody can listen there for a minute. Nobody answers there either, and so it is waited for. It is tried with
@@ -244,11 +244,11 @@ async def serve(
     Raises:
         StartError: a port is taken, or the database was never reached.
     """
-    stop = stop_signal()
     metrics = telemetry.MetricsServer(metrics_listen, lambda: server.health.serving)
     await until_free(metrics_listen)
     await metrics.start()
     await server.start()
+    stop = stop_signal()  # not before: until there is something to drain, a signal ends the process at once
     settle_heap()
     telemetry.logger().info("serving", port=server.port, metrics_port=metrics.port)
     answered, stopped = asyncio.create_task(server.answered()), asyncio.create_task(stop.wait())

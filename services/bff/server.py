@@ -46,7 +46,7 @@ class HttpServer:
         )
 
     async def start(self) -> None:
-        """Bind and accept. Raises StartError where the port stays taken for two seconds."""
+        """Bind and accept. Raises StartError where the port stays taken."""
         await until_free(self._listen)
         family = socket.AF_INET6 if ":" in self._listen[0] else socket.AF_INET
         listening = socket.create_server(self._listen, family=family, backlog=BACKLOG)
@@ -88,11 +88,11 @@ async def serve(
     Raises:
         StartError: a port is taken.
     """
-    stop = stop_signal()
     metrics = telemetry.MetricsServer(metrics_listen, lambda: probes.ready)
     await until_free(metrics_listen)
     await metrics.start()
     await server.start()
+    stop = stop_signal()
     settle_heap()
     logs.logger().info("serving", port=server.port, metrics_port=metrics.port)
     await stop.wait()

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from libs.postgres.errors import LaunchError
 from libs.postgres.launcher import EmbeddedPostgres
-from libs.runtime.config import ConfigError, Env
+from libs.runtime.config import DATABASE_URL_FORM, ConfigError, Env
 from migrations import migrator
 from migrations.heads import CONTEXTS
 from services.cli import environment
@@ -47,11 +47,11 @@ def database_urls(given: Mapping[str, str]) -> dict[str, str]:
         ConfigError: some of them are not set, or are none.
     """
     env = Env(given)
-    urls = {context: env.secret(_variable(context), otherwise=COMMON_URL) for context in CONTEXTS}
+    urls = {context: env.database_url(_variable(context), otherwise=COMMON_URL) for context in CONTEXTS}
     env.check()
-    wrong = {_named(given, context): None for context, url in urls.items() if not _is_database_url(url)}
+    wrong = {_named(given, context): None for context, url in urls.items() if not _is_known_to_libpq(url)}
     if wrong:
-        raise ConfigError([f"{name} must be postgresql://user:password@host:port/name" for name in wrong])
+        raise ConfigError([f"{name} {DATABASE_URL_FORM}" for name in wrong])
     return urls
 
 
@@ -98,9 +98,10 @@ def _named(given: Mapping[str, str], context: str) -> str:
     return _variable(context) if environment.is_set(given, _variable(context)) else COMMON_URL
 
 
-def _is_database_url(url: str) -> bool:
+def _is_known_to_libpq(url: str) -> bool:
+    """Whether all its options are; migrations are done over libpq's own reading of it."""
     try:
         conninfo_to_dict(url)
     except ProgrammingError:
         return False
-    return url.startswith(("postgresql://", "postgres://"))
+    return True

@@ -19,7 +19,7 @@ import libs.postgres
 from libs.runtime.config import Address
 from services.cli.errors import CommandError
 
-READY_SECONDS = 60.0
+READY_SECONDS = 90.0  # above the time for which a port is waited for
 ASK_SECONDS = 2.0
 PAUSE_SECONDS = 0.1
 LAST_BYTES = 16_384

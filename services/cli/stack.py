@@ -5,13 +5,14 @@ import importlib
 import signal
 import sys
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from libs.identity.keys import generate_keypair
 from libs.postgres.launcher import EmbeddedPostgres
 from libs.runtime import failpoints
-from libs.runtime.config import Env
+from libs.runtime.config import ConfigError, Env
 from services.cli import database, environment, terminal
 from services.cli.database import database_urls as database_urls
 from services.cli.supervisor import Process, Supervisor, tell, until_ports_free
@@ -86,7 +87,16 @@ def check(given: Mapping[str, str]) -> None:
         # By its name, as it is started: no service is imported here, but for the module that says what it reads.
         importlib.import_module(f"{program.module}.settings").read(env)
     failpoints.configure("run", env)  # which has no points, so that nothing is armed here
-    env.check()
+    problems: list[str] = []
+    for demand in (
+        (env.check, partial(database.database_urls, given)) if database.is_configured(given) else (env.check,)
+    ):
+        try:
+            demand()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
 
 
 def _to_be_made(given: Mapping[str, str]) -> dict[str, str]:

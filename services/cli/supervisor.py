@@ -28,7 +28,7 @@ async def until_ports_free(processes: Sequence[Process]) -> None:
     """Return once every port is free; on one that is not, a stranger would answer that our process is ready.
 
     Raises:
-        SupervisorError: one stays taken for two seconds.
+        SupervisorError: one stays taken.
     """
     await _together(_until_free(process) for process in processes)
 

@@ -8,7 +8,6 @@ from time import perf_counter
 from uuid import UUID
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from libs.runtime.errors import Unavailable
 from services.cli.database import database_urls
@@ -70,9 +69,7 @@ async def _why_unreachable(url: str) -> str:
 
 def _place(url: str) -> str:
     """Where a database is, without who logs in and how."""
-    parts = conninfo_to_dict(url)
-    host, port = parts.get("host") or parts.get("hostaddr") or "localhost", parts.get("port") or 5432
-    return f"{host}:{port}/{parts.get('dbname') or ''}".rstrip("/")
+    return url.partition("://")[2].rpartition("@")[2].partition("?")[0]
 
 
 def _lines(report: Report) -> Iterator[str]:

@@ -120,7 +120,8 @@ class Sessions:
         self, request: history_pb2.OpenStreamRequest, watch: Stopwatch, granted: domain.Budget
     ) -> history_pb2.OpenStreamResponse:
         """Ask the ledger, and while the time allows again: if only its reply was lost, the claim id makes it the same
-        claim, which else nobody would attend to until its lease ends."""
+        claim, which else nobody would attend to until its lease ends. (A chat opens without a claim, and is told as
+        opened before then: the header of its reply may call the first answer a replay.)"""
         while True:
             try:
                 return await call(self._contexts.history.OpenStream, request, STEP_CAP_MS)

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.engine import make_url
 
-from libs.runtime.config import ConfigError, Env
+from libs.runtime.config import DATABASE_URL_FORM, ConfigError, Env
 
 
 def problems_of(env: Env) -> tuple[str, ...]:
@@ -72,28 +73,40 @@ def test_a_web_address_is_read() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://ada:s3/cret%40@db.example:5432/colloquy?sslmode=require",
+        "postgresql://ada:s3%2Fcret%40@db.example:5432/colloquy?sslmode=require",
         "postgres://ada@[::1]/colloquy",
-        "postgresql+psycopg://localhost",
+        "postgresql://localhost",
         "postgresql:///colloquy?host=/run/postgresql",
     ],
 )
-def test_a_database_url_is_read_in_every_form_that_is_opened(url: str) -> None:
+def test_a_database_url_is_what_sqlalchemy_and_libpq_read_alike(url: str) -> None:
     env = Env({"DATABASE_URL": url})
 
     assert env.database_url("HISTORY_DATABASE_URL", otherwise="DATABASE_URL") == url
-    make_url(url.replace("postgres://", "postgresql://"))
     env.check()
+    theirs, libpqs = make_url(url.replace("postgres://", "postgresql://")), conninfo_to_dict(url)
+    assert (theirs.username, theirs.password) == (libpqs.get("user"), libpqs.get("password"))
+    assert (theirs.host or theirs.query.get("host")) == libpqs["host"]
 
 
-@pytest.mark.parametrize("url", ["mysql://ada:s3cret@host/db", "postgresql://ada:s3cret@host:port/db", "s3cret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://ada:s3cret@host/db",
+        "postgresql+psycopg://ada:s3cret@host/db",
+        "postgresql://ada:s3cret@host:port/db",
+        "postgresql://ada:p@s3cret@host/db",
+        "postgresql://ada:pa/s3cret@host/db",
+        "s3cret",
+    ],
+)
 @pytest.mark.parametrize("name", ["HISTORY_DATABASE_URL", "DATABASE_URL"])
 def test_what_is_no_database_url_is_refused_by_the_name_it_was_given_and_not_shown(name: str, url: str) -> None:
     env = Env({name: url})
 
     env.database_url("HISTORY_DATABASE_URL", otherwise="DATABASE_URL")
 
-    assert problems_of(env) == (f"{name} must be postgresql://user:password@host:port/name",)
+    assert problems_of(env) == (f"{name} {DATABASE_URL_FORM}",)
 
 
 @pytest.mark.parametrize(
