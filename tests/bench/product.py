@@ -4,7 +4,6 @@ Its PostgreSQL has the launcher's own settings, so every commit waits for the di
 environment reaches it, so that two runs measure the same.
 """
 
-import socket
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from services.cli.supervisor import Supervisor
 from tests.bench.children import BenchError
 from tests.bench.figures import ModelCall
 from tests.bench.workloads import Workload
+from tests.ports import free_ports
 
 _FOREIGN = ("COLLOQUY_", "OPENAI_", "OTEL_", "PG")
 
@@ -152,11 +152,9 @@ async def running(on: Ground, http: aiohttp.ClientSession) -> AsyncIterator[Prod
 
 
 def _addresses() -> dict[str, str]:
-    """An address with a free port for everything that listens; all of them are held until the last is found."""
+    """An address with a free port for everything that listens."""
     names = environment.addresses()
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
-        return {name: f"127.0.0.1:{taken.getsockname()[1]}" for name, taken in zip(names, sockets, strict=True)}
+    return {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(len(names)), strict=True)}
 
 
 def _epoch_seconds(timestamp: str) -> float:

@@ -13,6 +13,7 @@ from services.cli.process import Process
 from tests.chaos.polling import until, until_told
 from tests.chaos.postgres import Host
 from tests.chaos.stack import Stack
+from tests.processes import has_ended
 
 
 async def running(process: Process) -> asyncio.subprocess.Process:
@@ -33,7 +34,7 @@ async def backends(host: Host) -> list[psutil.Process]:
 
 async def ended(process: psutil.Process) -> None:
     """Return once a process that is not our child has ended."""
-    await until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+    await until(lambda: has_ended(process))
 
 
 @asynccontextmanager

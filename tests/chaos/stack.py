@@ -21,7 +21,7 @@ from services.cli.supervisor import Supervisor
 from tests.chaos import postgres
 from tests.chaos.proxy import Proxy
 from tests.chaos.topology import CALLS, LINKS, POSTGRES, Link, Replica
-from tests.e2e.product import free_ports
+from tests.ports import free_ports
 
 _FOREIGN = ("COLLOQUY_", "OPENAI_", "OTEL_", "PG")
 _SERVICES = {service.name: service for service in SERVICES}

@@ -23,6 +23,7 @@ import libs
 from libs.postgres.account import account_for
 from libs.postgres.errors import LaunchError
 from libs.postgres.launcher import EmbeddedPostgres
+from tests.processes import has_ended
 
 ROOT = os.geteuid() == 0
 LAUNCH = """
@@ -86,11 +87,6 @@ def await_that(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
-
-
-def ended(process: psutil.Process) -> bool:
-    """Whether it runs no more; an orphan may stay a zombie where the machine's first process is slow to reap."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def launch_in_a_process(
@@ -290,7 +286,7 @@ def test_a_launcher_that_is_killed_takes_its_server_along_and_no_committed_row(d
 
         # At once: it waits for the server that is still on its way out.
         with EmbeddedPostgres(data_dir) as postgres:
-            assert ended(server)
+            assert has_ended(server)
             assert rows(postgres.dsn()) == [("kept",)]
 
 
@@ -302,7 +298,7 @@ def test_a_launcher_that_forgets_to_stop_it_takes_it_along(data_dir: Path) -> No
     launcher.communicate()
 
     assert launcher.returncode == 0
-    assert ended(server)
+    assert has_ended(server)
 
 
 def test_a_launcher_killed_while_it_makes_the_cluster_leaves_nothing_half_made(data_dir: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -17,17 +16,9 @@ from psycopg.rows import dict_row
 from services.cli import environment, stack, terminal
 from services.cli.supervisor import Process, Supervisor
 from tests.databases import Database
+from tests.ports import free_ports
 
 RECONNECT_SECONDS = 0.5  # libs.runtime.client tries again every 0.2 s, and then asks for the health
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now, each another one."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 @dataclass(slots=True)

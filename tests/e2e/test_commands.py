@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from services.cli import environment
-from tests.e2e.product import Product, eventually, free_ports
+from tests.e2e.product import Product, eventually
+from tests.ports import free_ports
 
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 # Makes standard input the controlling terminal, which alone turns Ctrl-C into a signal.

@@ -10,8 +10,9 @@ import grpc
 import pytest
 
 from colloquy.gateway.v1 import operations_pb2, operations_pb2_grpc
-from tests.e2e.product import Caller, Product, eventually, free_ports
+from tests.e2e.product import Caller, Product, eventually
 from tests.e2e.test_commands import colloquy
+from tests.ports import free_ports
 
 ANSWER = "An index on user_id alone would still sort, a compound one reads in order."
 

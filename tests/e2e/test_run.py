@@ -17,7 +17,8 @@ import pytest
 from aiohttp import web
 
 from services.cli import environment, terminal
-from tests.e2e.product import free_ports
+from tests.ports import free_ports
+from tests.processes import has_ended
 
 START_SECONDS = 60
 
@@ -92,7 +93,7 @@ def children_of(running: Running) -> dict[psutil.Process, str]:
 
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in processes if not has_ended(one)]
 
 
 def started_with(chosen: dict[str, str]) -> list[psutil.Process]:

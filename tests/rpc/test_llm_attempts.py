@@ -1,7 +1,6 @@
 """What a failing provider does to a call: what is tried again, what it is charged with, what the caller is told."""
 
 import asyncio
-import socket
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from colloquy.llm.v1 import llm_pb2 as pb
 from libs.runtime.errors import DeadlineExceeded, InvalidField, Unavailable
 from libs.tokens.counting import count_chat
 from tests.databases import Database
+from tests.ports import free_ports
 from tests.rpc.llm_world import (
     COST,
     TEXT,
@@ -236,8 +236,7 @@ async def test_a_provider_that_hangs_is_given_up_and_the_call_is_unknown(
 
 
 async def test_a_provider_that_cannot_be_reached_costs_nothing(database: Database) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        nobody = ScriptedProvider(f"http://127.0.0.1:{taken.getsockname()[1]}/v1")
+    nobody = ScriptedProvider(f"http://127.0.0.1:{free_ports(1)[0]}/v1")
     request = a_request()
     async with running_world(database.dsns["llm"], nobody) as world:
         with pytest.raises(Unavailable):

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -30,6 +29,7 @@ from libs.runtime.errors import (
     error_of,
 )
 from libs.runtime.server import Server
+from tests.ports import free_ports
 
 SERVICE = "colloquy.test.v1.EchoService"
 SECRET = "a text that no client may see"
@@ -88,13 +88,6 @@ async def serving(say: Unary, tell: Stream | None = None) -> AsyncIterator[Clien
     yield client
     await client.channel.close()
     await server.drain()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def echo(text: str) -> str:
@@ -273,7 +266,7 @@ async def test_a_server_that_does_not_answer_is_left_at_the_cap(lines: Callable[
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
-    client = Client(free_port())
+    client = Client(free_ports(1)[0])
 
     with pytest.raises(Unavailable):
         await client.say()

@@ -28,6 +28,7 @@ from libs.runtime.client import call, open_channel
 from libs.runtime.config import Env
 from libs.runtime.errors import Unavailable
 from libs.runtime.server import Background, Server, StartError, run, serve
+from tests.ports import free_ports
 
 SERVICE = "colloquy.test.v1.SlowService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -212,8 +213,7 @@ async def test_callers_of_many_replicas_lose_no_call_when_one_drains_and_another
 
 
 async def test_callers_lose_no_call_when_a_replica_drains_as_soon_as_the_other_has_come(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     async with AsyncExitStack() as stays, running(tmp_path) as leaves, called(port, leaves.port):
         await asyncio.sleep(AWAY_SECONDS)
         await stays.enter_async_context(running(tmp_path, port))
