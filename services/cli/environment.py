@@ -18,11 +18,15 @@ _OF_THE_TESTS = f"{PREFIX}TEST_"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One process of the product: its name on the command line, its module, and the default port of its metrics."""
+    """One process of the product: its name on the command line, its module, and the default port of its metrics.
+
+    tier: one calls those of lower tiers only.
+    """
 
     name: str
     module: str
     variable: str
+    tier: int
     metrics_port: int
 
     @property
@@ -45,16 +49,15 @@ class Service(Program):
         return f"{PREFIX}{self.variable}_TARGET"
 
 
-# In the order in which they start; they stop in the reverse one.
 SERVICES = (
-    Service("history", "services.history", "HISTORY", 9473, 50052),
-    Service("session", "services.session", "SESSION", 9472, 50051),
-    Service("llm-gateway", "services.llm_gateway", "LLM", 9475, 50054),
-    Service("assessment", "services.assessment", "ASSESSMENT", 9474, 50053),
-    Service("gateway", "services.gateway", "GATEWAY", 9471, 50050),
-    Service("bff", "services.bff", "BFF", 9470, 8080),
+    Service("history", "services.history", "HISTORY", 2, 9473, 50052),
+    Service("session", "services.session", "SESSION", 2, 9472, 50051),
+    Service("llm-gateway", "services.llm_gateway", "LLM", 1, 9475, 50054),
+    Service("assessment", "services.assessment", "ASSESSMENT", 2, 9474, 50053),
+    Service("gateway", "services.gateway", "GATEWAY", 3, 9471, 50050),
+    Service("bff", "services.bff", "BFF", 4, 9470, 8080),
 )
-VERIFIER = Program("verifier", "services.verifier", "VERIFIER", 9476)
+VERIFIER = Program("verifier", "services.verifier", "VERIFIER", 4, 9476)
 PROGRAMS: tuple[Program, ...] = (*SERVICES, VERIFIER)
 SIMULATOR_LISTEN = f"{PREFIX}SIMULATOR_LISTEN"
 SIMULATOR_DEFAULT = "127.0.0.1:8090"

@@ -35,11 +35,13 @@ class SupervisorError(CommandError):
 class Process:
     """One supervised process.
 
+    tier: it calls those of lower tiers only, and so stops before them.
     listens: every address that it will listen on.
     ready_url: at one of them; answers 200 once the process serves.
     """
 
     name: str
+    tier: int
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path

@@ -24,7 +24,9 @@ def run(given: Mapping[str, str], data: Path, *, demo: bool) -> int:
     Raises:
         CommandError, ConfigError, LaunchError, OSError: it cannot be started.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until there is a loop to hear it, it ends us as Ctrl-C
+    # Until there is a loop to hear them; what a script runs in the background would ignore SIGINT.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     try:
         check(given)
         tell(f"starting; the logs are in {data / 'logs'}")
@@ -112,7 +114,7 @@ def _to_be_made(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def processes(settled: Mapping[str, str], logs: Path) -> list[Process]:
-    """Every process of a stack but PostgreSQL, in the order in which they start.
+    """Every process of a stack but PostgreSQL.
 
     Raises:
         ConfigError: an address to listen on is wrong.
@@ -126,14 +128,15 @@ def processes(settled: Mapping[str, str], logs: Path) -> list[Process]:
         command = [sys.executable, "-m", "services.simulator", "--port", listen.rpartition(":")[2]]
         ready = f"http://{listen}/v1/models"
         listens = [addresses[environment.SIMULATOR_LISTEN]]
-        made.append(Process("simulator", command, children, logs / "simulator.log", listens, ready))
+        made.append(Process("simulator", 0, command, children, logs / "simulator.log", listens, ready))
     for program in environment.PROGRAMS:
         command = [sys.executable, "-m", program.module]
         ready = f"http://{settled[program.metrics_listen]}/readyz"
         listens = [addresses[program.metrics_listen]]
         if isinstance(program, environment.Service):
             listens.append(addresses[program.listen])
-        made.append(Process(program.name, command, children, logs / f"{program.name}.log", listens, ready))
+        log = logs / f"{program.name}.log"
+        made.append(Process(program.name, program.tier, command, children, log, listens, ready))
     return made
 
 

@@ -52,9 +52,9 @@ class Supervisor:
             self._keep_running(process)
 
     async def stop(self) -> None:
-        """Stop everything, the last started first; each has its time to finish what it does."""
-        for process in reversed(self._processes):
-            await self.stop_one(process)
+        """Stop everything, callers before those they call; each has its time to finish what it does."""
+        for tier in sorted({process.tier for process in self._processes}, reverse=True):
+            await _together(self.stop_one(process) for process in self._processes if process.tier == tier)
 
     async def start_one(self, process: Process) -> None:
         """Start a process, wait until it is ready, and keep it running.

@@ -208,7 +208,9 @@ def _replica(gateway: Process, listen: str, metrics_listen: str) -> Process:
     addresses = [("127.0.0.1", int(address.rpartition(":")[2])) for address in (listen, metrics_listen)]
     log = gateway.log.with_name("gateway-2.log")
     ready = f"http://{metrics_listen}/readyz"
-    return Process("gateway-2", gateway.command, {**gateway.environment, **settings}, log, addresses, ready)
+    return Process(
+        "gateway-2", gateway.tier, gateway.command, {**gateway.environment, **settings}, log, addresses, ready
+    )
 
 
 async def events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, dict[str, Any]]]:

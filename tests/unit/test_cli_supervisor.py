@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from aiohttp import web
 from services.cli import supervisor
 from services.cli.process import Process
 from services.cli.supervisor import Supervisor, SupervisorError
+from tests.ports import free_ports
 
 HOST = "127.0.0.1"
 SERVES = (
@@ -25,6 +25,21 @@ SERVES = (
 SERVES_ON = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SERVES}"
 REFUSES = "import sys; sys.exit('colloquy: COLLOQUY_A is not set\\ncolloquy: COLLOQUY_B is not set')"
 HANGS = "import time; time.sleep(60)"
+# Told to stop, it says so in a file, waits for another's, and says then that it ends.
+LEAVES_AFTER = """
+import pathlib, signal, sys, time
+def leave(*_):
+    directory = pathlib.Path(sys.argv[2])
+    (directory / "{name} is told").touch()
+    while not (directory / "{awaited}").exists():
+        time.sleep(0.01)
+    with (directory / "ended").open("a") as ended:
+        ended.write("{name}\\n")
+    sys.exit()
+signal.signal(signal.SIGTERM, leave)
+from http.server import SimpleHTTPRequestHandler, test
+test(SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind="127.0.0.1")
+"""
 
 Make = Callable[..., Process]
 Says = Callable[[str], Awaitable[re.Match[str]]]
@@ -34,12 +49,11 @@ Says = Callable[[str], Awaitable[re.Match[str]]]
 def make(tmp_path: Path) -> Make:
     """A process on a port that was free a moment ago."""
 
-    def made(name: str, program: str, port: int = 0) -> Process:
+    def made(name: str, program: str, port: int = 0, *, tier: int = 0) -> Process:
         if not port:
-            with socket.create_server((HOST, 0)) as held:
-                port = held.getsockname()[1]
+            [port] = free_ports(1)
         command, url = [sys.executable, "-c", program, str(port), str(tmp_path)], f"http://{HOST}:{port}/"
-        return Process(name, command, os.environ, tmp_path / f"{name}.log", [(HOST, port)], url)
+        return Process(name, tier, command, os.environ, tmp_path / f"{name}.log", [(HOST, port)], url)
 
     return made
 
@@ -156,6 +170,25 @@ async def test_a_restart_that_the_machine_refuses_is_tried_again(make: Make, say
 
     await says(r"history runs again, as process \d+")
     await stack.stop()
+
+
+async def test_those_that_call_nobody_of_each_other_stop_together_and_before_whom_they_call(
+    make: Make, tmp_path: Path
+) -> None:
+    stack = Supervisor(
+        [
+            make("history", LEAVES_AFTER.format(name="history", awaited="history is told"), tier=0),
+            make("gateway", LEAVES_AFTER.format(name="gateway", awaited="verifier is told"), tier=1),
+            make("verifier", LEAVES_AFTER.format(name="verifier", awaited="gateway is told"), tier=1),
+        ]
+    )
+    await stack.start()
+
+    await stack.stop()
+
+    first, second, last = (tmp_path / "ended").read_text().split()
+    assert ({first, second}, last) == ({"gateway", "verifier"}, "history")
+    assert running_in(tmp_path) == []
 
 
 async def test_a_process_that_does_not_stop_is_killed(
