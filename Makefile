@@ -23,7 +23,7 @@ run: install ## start everything, play a short interview, stay up until Ctrl-C
 	@exec $(BIN)/colloquy run
 
 test: install ## the whole suite, on a real PostgreSQL
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 lint: install ## format, types, import rules, contracts
 	$(BIN)/ruff format --check .

@@ -16,9 +16,12 @@ server is COLLOQUY_TEST_DATABASE_URL if that is set (its login must be able to c
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.databases import Database, Server, container_server, embedded_server, external_server
 
@@ -32,6 +35,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="embedded",
         help="the server to test on, unless COLLOQUY_TEST_DATABASE_URL names one (default: the embedded one)",
     )
+
+
+class Lanes(LoadFileScheduling):  # type: ignore[misc]
+    """With several workers (`make test` has two), one has all the end-to-end tests: they wait more than they work, and
+    share a running product. The others have the rest meanwhile, file by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/e2e" if nodeid.startswith("tests/e2e/") else str(super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
+    return Lanes(config, log)
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C again, for us and for the processes that tests start: a script's background job ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

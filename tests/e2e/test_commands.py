@@ -71,7 +71,10 @@ class Terminal:
 
     async def left(self) -> int:
         """Wait until the process has ended; its exit code."""
-        return await asyncio.wait_for(self.process.wait(), 10)
+        try:
+            return await asyncio.wait_for(self.process.wait(), 10)
+        except TimeoutError:
+            raise AssertionError(f"it goes on, and shows {self.shown!r}") from None
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._descriptor)
