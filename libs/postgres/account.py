@@ -1,7 +1,9 @@
 """Who PostgreSQL runs as: it refuses root, so as root its programs run as an unprivileged user that exists already."""
 
+import contextlib
 import os
 import pwd
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -43,13 +45,24 @@ class Account:
             pass_fds=keep,
         )
 
+    def run(self, command: Sequence[str | Path], *, stdout: int = subprocess.DEVNULL, keep: Sequence[int] = ()) -> int:
+        """`spawn` it and wait for its end; the exit status. Interrupted, it leaves nothing of it running."""
+        process = self.spawn(command, stdout=stdout, keep=keep)
+        try:
+            return process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # initdb has children of its own
+            process.wait()
+            raise
+
     def can_reach(self, *paths: Path) -> bool:
         """Whether this user may traverse to every one of `paths`, read it and enter or execute it: tried, not computed.
 
         Raises LaunchError where nothing can be run as this user at all (a container without other users, say).
         """
         script = f'for path; do test -r "$path" && test -x "$path" || exit {_CLOSED}; done'
-        status = self.spawn(["/bin/sh", "-c", script, "sh", *paths]).wait()
+        status = self.run(["/bin/sh", "-c", script, "sh", *paths])
         if status not in (0, _CLOSED):
             raise LaunchError(f"no program can be run as user {self.uid}, and PostgreSQL must not run as root")
         return status == 0

@@ -49,7 +49,7 @@ def make_cluster(home: Home, password: str, log: Path, guard: int) -> None:
     command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
     try:
         with fresh_log(log) as output:
-            failed = home.account.spawn(command, stdout=output.fileno(), keep=(guard,)).wait() != 0
+            failed = home.account.run(command, stdout=output.fileno(), keep=(guard,)) != 0
         if failed:
             raise LaunchError(f"initdb failed: {last_words(log)} (all of it in {log})")
     finally:

@@ -164,6 +164,23 @@ def test_it_listens_on_loopback_only_and_wants_the_password(data_dir: Path) -> N
     assert stat.S_IMODE((data_dir / "password").stat().st_mode) == 0o600
 
 
+def test_a_program_that_is_waited_for_does_not_outlive_an_interrupt(data_dir: Path) -> None:
+    def sleepers() -> list[psutil.Process]:
+        return [it for it in psutil.process_iter(["cmdline"]) if it.info["cmdline"] == ["sleep", "61.25"]]
+
+    def interrupt() -> None:
+        await_that(sleepers)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
+    with pytest.raises(KeyboardInterrupt):
+        account_for(data_dir / "cluster").run(["/bin/sh", "-c", "sleep 61.25 & wait"])
+    interrupting.join()
+
+    await_that(lambda: not sleepers())
+
+
 def test_an_interrupt_from_the_terminal_does_not_reach_it(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as postgres:
         assert postgres.pid is not None
