@@ -68,14 +68,10 @@ class Endpoint(openai.AsyncOpenAI):
             return httpx2.Response(received.status, headers=received.raw_headers, stream=_Stream(received))
         async with received:
             content = await received.read()
-        response = httpx2.Response(
-            received.status,
-            headers=received.raw_headers,
-            content=content,
-            request=httpx2.Request("POST", options.url),
-        )
+        response = httpx2.Response(received.status, headers=received.raw_headers, content=content)
         if response.is_success:
             return response
+        response.request = httpx2.Request("POST", options.url)  # which the SDK's errors have
         raise self._make_status_error_from_response(response)
 
     async def close(self) -> None:
