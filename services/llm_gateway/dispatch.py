@@ -18,7 +18,6 @@ from services.llm_gateway.domain import (
     CallState,
     Completion,
     Failure,
-    Offer,
     Usage,
     error_of,
     flaw_of,
@@ -31,6 +30,8 @@ from services.llm_gateway.store import Held, Intent, Store
 
 MAX_ATTEMPTS: Final = 2
 CALL_TIMEOUT_MS: Final = 10_000
+STREAM_TIMEOUT_MS: Final = 15_000
+"""Of a call whose reply is read as it is written, as long as somebody waits for the end of it: a chat's whole time."""
 LEASE_MARGIN_MS: Final = 2_000
 """What a lease has beyond the call's timeout, to record the result."""
 MIN_ATTEMPT_MS: Final = 300
@@ -67,6 +68,7 @@ class Dispatcher:
 
     Args:
         timeout_ms: of a call, all attempts included; its lease is `margin_ms` longer.
+        stream_timeout_ms: of a streamed one, at most, while somebody waits for so long.
     """
 
     def __init__(
@@ -74,22 +76,26 @@ class Dispatcher:
         store: Store,
         provider: Provider,
         timeout_ms: int = CALL_TIMEOUT_MS,
+        stream_timeout_ms: int = STREAM_TIMEOUT_MS,
         margin_ms: int = LEASE_MARGIN_MS,
     ) -> None:
         self._store, self._provider, self._meter = store, provider, Meter(provider.model)
-        self._timeout_ms, self._lease_ms = timeout_ms, timeout_ms + margin_ms
+        self._timeout_ms, self._stream_timeout_ms, self._margin_ms = timeout_ms, stream_timeout_ms, margin_ms
 
-    def intent(self, offer: Offer, *, streamed: bool) -> Intent:
+    def intent(self, flight: Flight) -> Intent:
         """What is to be written before the first attempt."""
+        offer, timeout_ms = flight.offer, self._timeout_ms
+        if flight.streamed:
+            timeout_ms = max(timeout_ms, int(min(flight.wanted_ms, self._stream_timeout_ms)))
         prompt_tokens = self._meter.prompt_tokens(offer.prompt)
         return Intent(
             offer,
             self._provider.name,
             self._provider.model,
-            self._provider.body(offer.prompt, streamed=streamed),
+            self._provider.body(offer.prompt, streamed=flight.streamed),
             prompt_tokens,
             self._meter.ceiling(prompt_tokens, offer.prompt),
-            self._lease_ms,
+            timeout_ms + self._margin_ms,
         )
 
     async def run(self, flight: Flight, held: Held, started: float) -> Call | None:
@@ -103,7 +109,7 @@ class Dispatcher:
             InvalidField: the provider refuses the prompt.
         """
         loop = asyncio.get_running_loop()
-        deadline, unknown = started + self._timeout_ms / 1000, False
+        deadline, unknown = started + (held.intent.lease_ms - self._margin_ms) / 1000, False
         while True:
             attempted = await self._attempt(flight, held, deadline)
             self._account(held, attempted.end)
@@ -162,7 +168,7 @@ class Dispatcher:
             try:
                 return await self._store.finish(held, attempted.end, state, attempted.completion)
             except Unavailable:
-                if loop.time() >= started + self._lease_ms / 1000:
+                if loop.time() >= started + held.intent.lease_ms / 1000:
                     raise
                 await asyncio.sleep(random.uniform(*RECORD_RETRY_SECONDS))
 

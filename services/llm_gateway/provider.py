@@ -112,19 +112,26 @@ class Provider:
 
 
 async def _read(chunks: AsyncIterator[bytes], on_text: OnText) -> Completion:
-    """Read a stream to its [DONE], or to its end where a server sends none."""
+    """Read a stream to its [DONE], or to its end where a server sends none.
+
+    A reply that has come whole is paid for and shown: that its connection then breaks does not undo it.
+    """
     reply, events = Reply(), EventData()
-    async for chunk in chunks:
-        for data in events.feed(chunk):
-            if data == b"[DONE]":
-                reply.end()
-                with suppress(TimeoutError, httpx2.HTTPError):
-                    async with asyncio.timeout(_DRAIN_SECONDS):
-                        async for _ in chunks:
-                            pass
-                return reply.completion()
-            if text := reply.read(data, "delta"):
-                on_text(text)
+    try:
+        async for chunk in chunks:
+            for data in events.feed(chunk):
+                if data == b"[DONE]":
+                    reply.end()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_DRAIN_SECONDS):
+                            async for _ in chunks:
+                                pass
+                    return reply.completion()
+                if text := reply.read(data, "delta"):
+                    on_text(text)
+    except (aiohttp.ClientError, httpx2.HTTPError):
+        if not reply.is_whole:
+            raise
     return reply.completion()
 
 

@@ -67,13 +67,18 @@ class Reply:
         """The stream says itself that it is complete: not all servers give a reason for it."""
         self._finish_reason = self._finish_reason or "stop"
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it that counts has been read: its text and why it ends there."""
+        return bool(self._finish_reason)
+
     def completion(self) -> Completion:
         """What has been read.
 
         Raises:
             ProviderError: it was cut off.
         """
-        if not self._finish_reason:
+        if not self.is_whole:
             raise ProviderError(Failure.BROKEN)
         return Completion(
             "".join(self._texts),

@@ -91,7 +91,7 @@ class Calls:
     async def _pursue(self, flight: Flight) -> Call:
         """Make the call or follow the one that is being made, here or in another process, to its result."""
         key, loop = flight.offer.key, asyncio.get_running_loop()
-        intent = self._dispatcher.intent(flight.offer, streamed=flight.streamed)
+        intent = self._dispatcher.intent(flight)
         started, followed = loop.time(), False
         found: Held | Call = await self._store.open(intent)
         while True:

@@ -122,6 +122,38 @@ async def test_a_listeners_deadline_ends_its_stream_and_not_the_call(world: Worl
     assert (await world.eventually(request, pb.CALL_STATE_DONE)).text == "And how would you?"
 
 
+@pytest.mark.parametrize("ending", [ENDING, chunk(finish_reason="stop")], ids=["after its end", "before its usage"])
+async def test_a_reply_that_has_come_whole_is_kept_though_its_connection_breaks(world: World, ending: bytes) -> None:
+    request = a_request()
+    world.provider.script = [hangs_up(after=chunk(TEXT) + ending)]
+
+    *_, last = await world.stream(request)
+
+    assert isinstance(last, pb.GenerateResponse)
+    assert (last.call.text, last.call.state) == (TEXT, pb.CALL_STATE_DONE)
+    assert len(world.attempts(request)) == 1
+
+
+async def test_a_reply_that_is_read_as_it_is_written_has_the_time_that_its_readers_have(
+    database: Database, provider: ScriptedProvider
+) -> None:
+    heard, unheard, pause = a_request(), a_request(), asyncio.Event()
+    provider.script = [streams(chunk("And how "), pause, chunk("would you?"), ENDING), streams(pause, ENDING)]
+    dsn = database.dsns["llm"]
+    async with running_world(dsn, provider, timeout_ms=300, stream_timeout_ms=5_000) as world:
+        listening = asyncio.create_task(world.stream(heard, cap_ms=3_000))
+        await provider.arrived()
+        with pytest.raises(DeadlineExceeded):
+            await world.stream(unheard, cap_ms=350)
+        given_up = await world.eventually(unheard, pb.CALL_STATE_UNKNOWN)
+        pause.set()
+        *_, last = await listening
+
+    assert isinstance(last, pb.GenerateResponse)
+    assert (last.call.text, last.call.state) == ("And how would you?", pb.CALL_STATE_DONE)
+    assert given_up.duration_ms < 3_000
+
+
 async def test_a_stream_without_usage_is_counted_here(world: World) -> None:
     request = a_request()
     world.provider.script = [streams(chunk(TEXT), chunk(finish_reason="stop"), b"data: [DONE]\n\n")]
