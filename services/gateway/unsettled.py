@@ -36,12 +36,13 @@ class Unsettled:
         self._recovery = recovery
         self._erasing = erasing
         self._after = ""
+        self._held_up = False
 
     async def round(self) -> bool:
         """Do for each stream of a page what it lacks; whether there are more pages.
 
         Raises:
-            Unavailable: a context did not answer; what was not held up by that is done.
+            Unavailable: in this pass over the list a context did not answer; what was not held up by that is done.
         """
         request = history_pb2.ListUnsettledRequest(
             max_streams=MAX_BATCH, min_age_ms=MIN_AGE_MS, after_session_id=self._after
@@ -63,10 +64,15 @@ class Unsettled:
             elif not stream.lease_left_ms:
                 work.append((stream.head.session_id, partial(self._repair, stream)))
         random.shuffle(work)  # should time run out, then not always for the same ones
-        if not all(await asyncio.gather(each(work), self._settle(quiet))):
+        self._held_up |= not all(await asyncio.gather(each(work), self._settle(quiet)))
+        if not self._held_up:
+            telling.SWEPT.set_to_current_time()
+        if page.more:  # the next pages may need another context; the pause comes at the end of the list
+            return True
+        held_up, self._held_up = self._held_up, False
+        if held_up:
             raise Unavailable
-        telling.SWEPT.set_to_current_time()
-        return page.more
+        return False
 
     async def _repair(self, stream: history_pb2.ListUnsettledResponse.Unsettled) -> None:
         expired = history_pb2.OtherTurn(turn_id=stream.active.turn_id, fence=stream.head.fence, turn=stream.active)

@@ -197,7 +197,7 @@ async def test_an_interview_whose_opening_was_never_said_is_opened(world: World)
     await gateway.unsettled.round()
     await settle(world, gateway, session_id)
 
-    page = await gateway.reading.sessions(history_pb2.Viewer(owner_id="ada"), 10, "", texts=True)
+    page = await gateway.reading.sessions(history_pb2.Viewer(owner_id="ada"), None, 10, "")
     assert [(session.session_id, session.turns) for session in page.sessions] == [(session_id, 1)]
     assert world.is_quiet(session_id)
     again = await gateway.start(request_id=request_id)
@@ -404,6 +404,25 @@ async def test_pages_go_round_and_come_to_everybody(world: World, monkeypatch: p
     assert states == {"RUNNING": 2, "COMMITTED": 3}
 
 
+async def test_the_pause_for_a_context_that_does_not_answer_comes_at_the_end_of_the_list(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unsettled, "MAX_BATCH", 2)
+    gateway, lame = world.gateway(), world.gateway(cannot_reach=("session",))
+    owners = [await world.left_behind(gateway, await gateway.start()) for _ in range(3)]
+    for _ in range(2):
+        behind = await gateway.start()
+        world.execute("UPDATE history.streams SET acked_rev = 0 WHERE session_id = %s", behind)
+        world.age(behind)
+
+    more = [await lame.unsettled.round() for _ in range(2)]
+    with pytest.raises(Unavailable):
+        await lame.unsettled.round()
+
+    assert more == [True, True]
+    assert {world.turn(owner.head.session_id, owner.turn_id)["state"] for owner in owners} == {"COMMITTED"}
+
+
 async def test_the_sweep_finishes_an_erasure(world: World) -> None:
     gateway = world.gateway()
     lame = world.gateway(cannot_reach=("session", "assessment", "llm"))
@@ -503,5 +522,5 @@ async def test_what_is_erased_meanwhile_is_no_failure_of_the_others(world: World
     await asyncio.gather(gateway.unsettled.round(), erase())
 
     with pytest.raises(NotFound):
-        await gateway.reading.session(gone, ANYBODY, texts=True)
+        await gateway.reading.session(gone, ANYBODY, ANYBODY)
     assert world.stream(kept)["last_seq"] == 2
