@@ -99,11 +99,12 @@ class Turns:
             yield gateway_pb2.StreamTurnResponse(accepted=told)
             # Who follows another replica knows the kind only if the message names it. Else it may be a chat's, and has
             # a chat's time within the caller's deadline; whoever takes an interview over keeps to its budget.
-            if accepted.kind == history_pb2.KIND_INTERVIEW:
+            is_interview = accepted.kind == history_pb2.KIND_INTERVIEW
+            if is_interview:
                 waits_ms = min(waits_ms, self._budgets.interview_ms)
             # What another replica writes is not to be had here: its first words come with the reply.
-            is_written_here = mine and not live.is_followed
-            first_ms = min(waits_ms, domain.FIRST_DELTA_MS) if is_written_here else waits_ms
+            is_promised = not is_interview and mine and not live.is_followed
+            first_ms = min(waits_ms, domain.FIRST_DELTA_MS) if is_promised else waits_ms
             async for piece in _draft(live, watch, first_ms, waits_ms, mine=mine):
                 yield gateway_pb2.StreamTurnResponse(delta=piece)
             outcome = await _outcome(live, watch.left_ms(waits_ms), mine=mine)

@@ -23,6 +23,7 @@ from libs.runtime.errors import (
     Unavailable,
 )
 from libs.runtime.server import Background
+from services.gateway import domain
 from services.gateway.claim import Message
 from services.gateway.composition import Composition
 from services.gateway.contexts import Contexts
@@ -263,6 +264,17 @@ async def test_who_follows_a_stream_that_may_be_a_chats_waits_as_long_as_a_chat_
     ledger.script = [*[in_progress(10_000)] * FOLLOWED_FOR_TWO_SECONDS, REPLAY]
 
     told = [event.WhichOneof("event") async for event in turns.stream(replace(MESSAGE, kind=kind))]
+
+    assert told == ["accepted", "completed"]
+
+
+async def test_two_seconds_to_the_first_word_are_a_chats_promise_and_no_limit_of_an_interview(
+    turns: Turns, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domain, "FIRST_DELTA_MS", 50)
+    ledger.script, ledger.slow_ms = [owner()], 100
+
+    told = [event.WhichOneof("event") async for event in turns.stream(MESSAGE)]
 
     assert told == ["accepted", "completed"]
 
