@@ -71,6 +71,19 @@ _ANYBODYS: Mapping[Action, Mapping[Kind, frozenset[Role]]] = {
 }
 
 
+def meant(actor: Actor, action: Action, kind: Kind, owner_id: str = "") -> Kind:
+    """What a request is about: the kind it names; without one ANY, or the one kind to which the actor may do it."""
+
+    def allowed(one: Kind) -> bool:
+        tables = (_OWN,) if owner_id else (_OWN, _ANYBODYS)
+        return any(actor.roles & table[action].get(one, _NOBODY) for table in tables)
+
+    if kind is not Kind.ANY or allowed(Kind.ANY):
+        return kind
+    kinds = [one for one in (Kind.INTERVIEW, Kind.CHAT) if allowed(one)]
+    return kinds[0] if len(kinds) == 1 else kind
+
+
 def authorize(actor: Actor, action: Action, kind: Kind = Kind.ANY, owner_id: str = "") -> Scope:
     """The sessions on which `actor` may carry out `action`.
 

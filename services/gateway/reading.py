@@ -29,13 +29,15 @@ class Reading:
         self._contexts = contexts
         self._settling = settling
 
-    async def session(self, session_id: str, viewer: history_pb2.Viewer, *, texts: bool) -> gateway_pb2.Session:
-        """One session; without `texts` what is pending is shown, but not what it says."""
+    async def session(
+        self, session_id: str, viewer: history_pb2.Viewer, reader: history_pb2.Viewer | None
+    ) -> gateway_pb2.Session:
+        """One session; what is pending says what it says to a `reader` who may read it."""
         request = history_pb2.GetStreamRequest(session_id=session_id, viewer=viewer)
-        return records.session_view(await call(self._contexts.history.GetStream, request, READ_CAP_MS), texts=texts)
+        return records.session_view(await call(self._contexts.history.GetStream, request, READ_CAP_MS), reader)
 
     async def sessions(
-        self, viewer: history_pb2.Viewer, page_size: int, page_token: str, *, texts: bool
+        self, viewer: history_pb2.Viewer, reader: history_pb2.Viewer | None, page_size: int, page_token: str
     ) -> gateway_pb2.ListSessionsResponse:
         """A page of the directory, each entry as the ledger has it."""
         listing = session_pb2.ListSessionsRequest(
@@ -51,7 +53,7 @@ class Reading:
         )
         found = await call(self._contexts.history.BatchGetStreams, wanted, READ_CAP_MS)
         return gateway_pb2.ListSessionsResponse(
-            sessions=[records.session_view(stream, texts=texts) for stream in found.streams],
+            sessions=[records.session_view(stream, reader) for stream in found.streams],
             next_page_token=page.next_page_token,
         )
 
@@ -78,7 +80,7 @@ class Reading:
         head = (await call(self._contexts.history.SealStream, request, READ_CAP_MS)).head
         if head.acked_rev < head.rev:
             self._settling.add(run_of(head))
-        return records.session_view(history_pb2.GetStreamResponse(head=head), texts=False)
+        return records.session_view(history_pb2.GetStreamResponse(head=head), None)
 
 
 def _page_size(asked: int) -> int:

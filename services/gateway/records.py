@@ -133,8 +133,8 @@ def opened_view(head: history_pb2.Head, turns: int) -> gateway_pb2.Session:
     )
 
 
-def session_view(stream: history_pb2.GetStreamResponse, *, texts: bool) -> gateway_pb2.Session:
-    """A session as the ledger has it now; `texts` says whether the viewer may read what is pending."""
+def session_view(stream: history_pb2.GetStreamResponse, reader: history_pb2.Viewer | None) -> gateway_pb2.Session:
+    """A session as the ledger has it now, and what is pending; what that says, where `reader` may read it."""
     view = opened_view(stream.head, stream.head.last_seq)
     if stream.head.sealed:
         view.status = gateway_pb2.SESSION_STATUS_COMPLETED
@@ -145,11 +145,16 @@ def session_view(stream: history_pb2.GetStreamResponse, *, texts: bool) -> gatew
             gateway_pb2.PendingTurn(
                 turn_id=stream.pending.turn_id,
                 request_id=stream.pending.request_id,
-                text=stream.pending.user_text if texts else "",
+                text=stream.pending.user_text if reader and _may_read(reader, stream.head) else "",
                 state=gateway_pb2.PendingTurn.STATE_RUNNING if running else gateway_pb2.PendingTurn.STATE_ABANDONED,
             )
         )
     return view
+
+
+def _may_read(reader: history_pb2.Viewer, head: history_pb2.Head) -> bool:
+    is_its_kind = reader.kind in (history_pb2.KIND_UNSPECIFIED, head.kind)
+    return is_its_kind and (reader.any_owner or reader.owner_id == head.owner_id)
 
 
 def messages_of(turns: Sequence[history_pb2.Turn]) -> list[gateway_pb2.Message]:

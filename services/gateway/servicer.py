@@ -9,8 +9,8 @@ import grpc
 from colloquy.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from colloquy.history.v1 import history_pb2
 from libs.identity import actor as actors
-from libs.identity.actor import Actor, Role
-from libs.identity.permissions import Action, Kind, authorize
+from libs.identity.actor import Actor
+from libs.identity.permissions import Action, Kind, authorize, meant
 from libs.identity.verifier import Verifier
 from libs.runtime import context as served
 from libs.runtime.errors import FieldViolation, InvalidField, RoleMissing, Unimplemented
@@ -25,9 +25,14 @@ from services.gateway.usecases import Turns
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _KINDS = {
-    gateway_pb2.KIND_UNSPECIFIED: (Kind.ANY, history_pb2.KIND_UNSPECIFIED),
-    gateway_pb2.KIND_INTERVIEW: (Kind.INTERVIEW, history_pb2.KIND_INTERVIEW),
-    gateway_pb2.KIND_CHAT: (Kind.CHAT, history_pb2.KIND_CHAT),
+    gateway_pb2.KIND_UNSPECIFIED: Kind.ANY,
+    gateway_pb2.KIND_INTERVIEW: Kind.INTERVIEW,
+    gateway_pb2.KIND_CHAT: Kind.CHAT,
+}
+_EXPECTED = {
+    Kind.ANY: history_pb2.KIND_UNSPECIFIED,
+    Kind.INTERVIEW: history_pb2.KIND_INTERVIEW,
+    Kind.CHAT: history_pb2.KIND_CHAT,
 }
 _OPENED = {gateway_pb2.KIND_INTERVIEW: "interview", gateway_pb2.KIND_CHAT: "chat"}
 
@@ -48,7 +53,7 @@ class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
         self, request: gateway_pb2.StartSessionRequest, context: Context
     ) -> gateway_pb2.StartSessionResponse:
         actor = await self._actor()
-        scope = authorize(actor, Action.START, _kind(request.kind)[0], request.owner_id)
+        scope = authorize(actor, Action.START, _kind(request.kind), request.owner_id)
         asked = domain.Opening(
             _OPENED.get(request.kind, ""), request.plan, request.candidate_name, dict(request.metadata)
         )
@@ -71,8 +76,8 @@ class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
     ) -> gateway_pb2.GetSessionResponse:
         actor = await self._actor()
         viewer = _viewer(actor, Action.READ_STATE, request.kind, request.owner_id)
-        texts = _reads_messages(actor, viewer, request.kind, request.owner_id)
-        session = await self._reading.session(_session_id(request.session_id), viewer, texts=texts)
+        reader = _reader(actor, request.kind, request.owner_id)
+        session = await self._reading.session(_session_id(request.session_id), viewer, reader)
         return gateway_pb2.GetSessionResponse(session=session)
 
     async def ListSessions(
@@ -80,8 +85,8 @@ class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
     ) -> gateway_pb2.ListSessionsResponse:
         actor = await self._actor()
         viewer = _viewer(actor, Action.READ_STATE, request.kind, request.owner_id)
-        texts = _reads_messages(actor, viewer, request.kind, request.owner_id)
-        return await self._reading.sessions(viewer, request.page_size, request.page_token, texts=texts)
+        reader = _reader(actor, request.kind, request.owner_id)
+        return await self._reading.sessions(viewer, reader, request.page_size, request.page_token)
 
     async def ListMessages(
         self, request: gateway_pb2.ListMessagesRequest, context: Context
@@ -103,11 +108,7 @@ class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
     async def EraseSession(
         self, request: gateway_pb2.EraseSessionRequest, context: Context
     ) -> gateway_pb2.EraseSessionResponse:
-        actor = await self._actor()
-        # Without a kind: any session of anybody's for an operator; for others the one kind that they may erase.
-        any_kind = Role.OPERATOR in actor.roles and not request.owner_id
-        kind = request.kind or (gateway_pb2.KIND_UNSPECIFIED if any_kind else gateway_pb2.KIND_CHAT)
-        viewer = _viewer(actor, Action.ERASE, kind, request.owner_id)
+        viewer = _viewer(await self._actor(), Action.ERASE, request.kind, request.owner_id)
         await self._erasing.erase(_session_id(request.session_id), viewer)
         return gateway_pb2.EraseSessionResponse()
 
@@ -116,12 +117,12 @@ class ConversationServicer(gateway_pb2_grpc.ConversationServiceServicer):
 
 
 def _message(request: gateway_pb2.SubmitTurnRequest, actor: Actor) -> Message:
-    kind, expected = _kind(request.kind)
+    kind = _kind(request.kind)
     scope = authorize(actor, Action.SUBMIT, kind, request.owner_id)
     return Message(
         session_id=_session_id(request.session_id),
         owner_id=scope.owner_id,
-        kind=expected,
+        kind=_EXPECTED[kind],
         request_id=canonical(request.request_id, "request_id"),
         text=request.text,
         in_reply_to=request.in_reply_to if request.HasField("in_reply_to") else None,
@@ -129,21 +130,20 @@ def _message(request: gateway_pb2.SubmitTurnRequest, actor: Actor) -> Message:
 
 
 def _viewer(actor: Actor, action: Action, kind: gateway_pb2.Kind.ValueType, owner_id: str) -> history_pb2.Viewer:
-    permitted, expected = _kind(kind)
-    scope = authorize(actor, action, permitted, owner_id)
-    return history_pb2.Viewer(owner_id=scope.owner_id, any_owner=scope.any_owner, kind=expected)
+    about = meant(actor, action, _kind(kind), owner_id)
+    scope = authorize(actor, action, about, owner_id)
+    return history_pb2.Viewer(owner_id=scope.owner_id, any_owner=scope.any_owner, kind=_EXPECTED[about])
 
 
-def _reads_messages(actor: Actor, viewer: history_pb2.Viewer, kind: gateway_pb2.Kind.ValueType, owner_id: str) -> bool:
-    """Whether who sees these sessions may also see what was said there: an operator may not."""
+def _reader(actor: Actor, kind: gateway_pb2.Kind.ValueType, owner_id: str) -> history_pb2.Viewer | None:
+    """Where the actor may also see what was said: of others' sessions an operator sees only how they stand."""
     try:
-        scope = authorize(actor, Action.READ_MESSAGES, _kind(kind)[0], owner_id)
+        return _viewer(actor, Action.READ_MESSAGES, kind, owner_id)
     except RoleMissing:
-        return False
-    return scope.any_owner or not viewer.any_owner
+        return None
 
 
-def _kind(kind: gateway_pb2.Kind.ValueType) -> tuple[Kind, history_pb2.Kind.ValueType]:
+def _kind(kind: gateway_pb2.Kind.ValueType) -> Kind:
     if kind not in _KINDS:
         raise InvalidField([FieldViolation("kind", "Not a kind of session that there is.")])
     return _KINDS[kind]

@@ -77,6 +77,27 @@ async def test_a_service_acts_for_the_owner_it_names(product: Product, channel: 
     assert seen.session.session_id == opened.session.session_id
 
 
+async def test_an_assessor_need_not_say_that_interviews_are_meant(product: Product, channel: grpc.aio.Channel) -> None:
+    stub = gateway_pb2_grpc.ConversationServiceStub(channel)
+    ada, assessor = signed(product, f"ada-{uuid.uuid4()}"), signed(product, "assessor", "assessor")
+    interview = await start(stub, ada)
+    opened = await stub.StartSession(
+        gateway_pb2.StartSessionRequest(kind=gateway_pb2.KIND_CHAT), metadata=ada, timeout=5
+    )
+
+    seen = await stub.GetSession(gateway_pb2.GetSessionRequest(session_id=interview), metadata=assessor, timeout=5)
+    said = await stub.ListMessages(gateway_pb2.ListMessagesRequest(session_id=interview), metadata=assessor, timeout=5)
+    listed = await stub.ListSessions(gateway_pb2.ListSessionsRequest(page_size=200), metadata=assessor, timeout=5)
+    chat = gateway_pb2.GetSessionRequest(session_id=opened.session.session_id)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.GetSession(chat, metadata=assessor, timeout=5)
+
+    assert seen.session.session_id == interview
+    assert len(said.messages) == 1
+    assert {session.kind for session in listed.sessions} == {gateway_pb2.KIND_INTERVIEW}
+    assert reason(refused.value) == "NOT_FOUND"
+
+
 async def test_somebody_elses_session_and_none_get_the_same_not_found(
     product: Product, channel: grpc.aio.Channel
 ) -> None:

@@ -178,7 +178,7 @@ async def test_an_erased_session_is_gone_and_can_be_erased_again(world: World) -
         await gateway.erasing.erase(session_id, ADA)
 
     for gone in (
-        gateway.reading.session(session_id, ADA, texts=True),
+        gateway.reading.session(session_id, ADA, ADA),
         gateway.reading.messages(session_id, ADA, 10, ""),
         gateway.reading.end(session_id, ADA),
         gateway.say(session_id),
@@ -186,7 +186,7 @@ async def test_an_erased_session_is_gone_and_can_be_erased_again(world: World) -
     ):
         with pytest.raises(NotFound):
             await gone
-    assert not (await gateway.reading.sessions(ADA, 10, "", texts=True)).sessions
+    assert not (await gateway.reading.sessions(ADA, ADA, 10, "")).sessions
     assert world.is_quiet(session_id)
 
 

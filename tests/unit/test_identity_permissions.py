@@ -3,7 +3,7 @@
 import pytest
 
 from libs.identity.actor import Actor, Role
-from libs.identity.permissions import Action, Kind, Scope, authorize
+from libs.identity.permissions import Action, Kind, Scope, authorize, meant
 from libs.runtime.errors import RoleMissing
 
 OWN = Scope("alice")
@@ -63,6 +63,26 @@ def test_without_a_role_nothing_is_allowed(action: Action) -> None:
 
 def test_a_service_acts_for_the_owner_it_names_and_for_nobody_else() -> None:
     assert authorize(actor(Role.SERVICE), Action.SUBMIT, Kind.CHAT, owner_id="bob") == Scope("bob")
+
+
+@pytest.mark.parametrize("action", [Action.READ_STATE, Action.READ_MESSAGES, Action.READ_REPORT])
+def test_an_assessor_who_names_no_kind_means_interviews(action: Action) -> None:
+    assert meant(actor(Role.ASSESSOR), action, Kind.ANY) is Kind.INTERVIEW
+
+
+def test_who_erases_and_names_no_kind_means_what_he_may_erase() -> None:
+    assert meant(actor(Role.CANDIDATE), Action.ERASE, Kind.ANY) is Kind.CHAT
+    assert meant(actor(Role.OPERATOR), Action.ERASE, Kind.ANY) is Kind.ANY
+    assert meant(actor(Role.SERVICE, Role.OPERATOR), Action.ERASE, Kind.ANY, owner_id="bob") is Kind.CHAT
+
+
+@pytest.mark.parametrize("kind", [Kind.INTERVIEW, Kind.CHAT])
+def test_a_kind_that_is_named_is_meant(kind: Kind) -> None:
+    assert meant(actor(Role.ASSESSOR), Action.READ_STATE, kind) is kind
+
+
+def test_who_may_read_both_kinds_means_any() -> None:
+    assert meant(actor(Role.CANDIDATE, Role.ASSESSOR), Action.READ_STATE, Kind.ANY) is Kind.ANY
 
 
 def test_a_named_owner_narrows_what_an_operator_sees() -> None:
