@@ -67,6 +67,10 @@ def test_every_error_reason_is_one_that_the_runtime_raises(files: list[FileDescr
     assert {package: words - set(Reason) for package, words in declared.items() if words - set(Reason)} == {}
 
 
+def test_the_gateway_declares_whatever_a_client_may_hear(files: list[FileDescriptorProto]) -> None:
+    assert reasons(files)["colloquy.gateway.v1"] == set(Reason)
+
+
 def test_every_error_that_a_comment_names_is_declared_in_its_package(files: list[FileDescriptorProto]) -> None:
     declared = reasons(files)
 

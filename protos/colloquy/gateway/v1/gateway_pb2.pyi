@@ -61,6 +61,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The budget ended first; the same request is safe."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 15
     """A defect; the correlation id finds it in the logs."""
+    ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 16
+    """Nobody serves this method, or not yet."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the stable reason in ErrorInfo, without the prefix."""
@@ -97,6 +99,8 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 14
 """The budget ended first; the same request is safe."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 15
 """A defect; the correlation id finds it in the logs."""
+ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 16
+"""Nobody serves this method, or not yet."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _Kind:
