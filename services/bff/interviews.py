@@ -1,5 +1,7 @@
 """What only interviews have: how one begins, and that a message needs its key."""
 
+import uuid
+
 from starlette.responses import Response
 
 from colloquy.gateway.v1 import gateway_pb2
@@ -20,7 +22,8 @@ class Interviews:
         """Open an interview; its opening is in the reply."""
         fields = decoding.json_fields(exchange)
         request = gateway_pb2.StartSessionRequest(
-            request_id=decoding.idempotency_key(exchange),
+            # One of our own, where the client has none: a call may be made twice on its way.
+            request_id=decoding.idempotency_key(exchange) or str(uuid.uuid4()),
             kind=gateway_pb2.KIND_INTERVIEW,
             plan=fields.optional_text("plan"),
             candidate_name=fields.optional_text("candidate_name"),

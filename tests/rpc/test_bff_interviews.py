@@ -54,7 +54,9 @@ async def test_an_interview_can_be_opened_without_a_body_or_a_key(world: World) 
     reply = await world.ask("POST", "/api/v1/interviews", idempotency_key="")
 
     assert reply.status == 201
-    assert world.gateway.heard[0].request == pb.StartSessionRequest(kind=pb.KIND_INTERVIEW)
+    heard = world.gateway.heard[0].request
+    assert heard == pb.StartSessionRequest(kind=pb.KIND_INTERVIEW, request_id=heard.request_id)
+    assert uuid.UUID(heard.request_id)  # or a call that is made again on its way would open another one
 
 
 async def test_an_opening_that_is_a_replay_says_so_in_a_header_only(world: World) -> None:
