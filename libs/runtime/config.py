@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 Address = tuple[str, int]
 DATABASE_URL_FORM: Final = "must be postgresql://user:password@host:port/name, what is special in it %-encoded"
+MAX_INTEGER: Final = 2**31 - 1
 _T = TypeVar("_T")
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -73,11 +74,14 @@ class Env:
         return self.text(name, default, otherwise=otherwise)
 
     def integer(self, name: str, default: int | None = None, *, minimum: int = 0) -> int:
+        """A whole number, from `minimum` to what our contracts carry (int32)."""
         value = self.text(name, None if default is None else str(default))
         try:
             number = int(value) if value else minimum
         except ValueError:
             return self._wrong(name, f"must be a whole number, not {value!r}", minimum)
+        if number > MAX_INTEGER:
+            return self._wrong(name, f"must be at most {MAX_INTEGER}, not {number}", minimum)
         return number if number >= minimum else self._wrong(name, f"must be at least {minimum}, not {number}", minimum)
 
     def choice(self, name: str, choices: Sequence[str], default: str | None = None) -> str:
@@ -144,6 +148,12 @@ class Env:
     def _wrong(self, name: str, problem: str, placeholder: _T) -> _T:
         self.reject(name, problem)
         return placeholder
+
+
+def address_of(listen: Address) -> str:
+    """`host:port`, an IPv6 host in brackets."""
+    host, port = listen
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_web_url(text: str) -> bool:

@@ -31,7 +31,7 @@ from grpc_reflection.v1alpha import reflection
 
 from libs.runtime import interceptor, telemetry
 from libs.runtime.background import Background as Background
-from libs.runtime.config import Address, ConfigError
+from libs.runtime.config import Address, ConfigError, address_of
 from libs.runtime.health import Health
 
 LEVELS = tuple(telemetry.LEVELS)
@@ -45,7 +45,7 @@ READINESS_SECONDS = 2.5  # above the time that a database may take to refuse a c
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # a second server on the port would steal calls silently
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),  # what is above our own limit, we refuse ourselves
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),  # what is above our own limit, we refuse ourselves
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
@@ -228,12 +228,6 @@ def busy(address: str) -> str:
     """What to tell the operator about an address that stays taken."""
     port = address.rpartition(":")[2]
     return f"cannot listen on {address}: another process has the port; `ss -tanp 'sport = :{port}'` names it"
-
-
-def address_of(listen: Address) -> str:
-    """`host:port`, an IPv6 host in brackets."""
-    host, port = listen
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def serve(

@@ -46,7 +46,9 @@ def ask(settled: Mapping[str, str], question: "Callable[[OperationsServiceAsyncS
 async def _ask(
     settled: Mapping[str, str], question: "Callable[[OperationsServiceAsyncStub], Awaitable[_Answer]]"
 ) -> _Answer:
-    target = settled.get("COLLOQUY_GATEWAY_TARGET") or settled.get("COLLOQUY_GATEWAY_LISTEN") or "127.0.0.1:50050"
+    env = Env(settled)
+    target = env.text("COLLOQUY_GATEWAY_TARGET", "127.0.0.1:50050", otherwise="COLLOQUY_GATEWAY_LISTEN")
+    env.check()
     token = _given_token(settled) or terminal.token(settled, _whoever_types(), ["operator"])
     channel = client.open_channel(target)
     try:

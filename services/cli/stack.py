@@ -125,9 +125,10 @@ def processes(settled: Mapping[str, str], logs: Path) -> list[Process]:
     if environment.uses_simulator(settled):
         listen = settled[environment.SIMULATOR_LISTEN]
         children["OPENAI_BASE_URL"] = f"http://{listen}/v1"
-        command = [sys.executable, "-m", "services.simulator", "--port", listen.rpartition(":")[2]]
+        host, port = addresses[environment.SIMULATOR_LISTEN]
+        command = [sys.executable, "-m", "services.simulator", "--host", host, "--port", str(port)]
         ready = f"http://{listen}/v1/models"
-        listens = [addresses[environment.SIMULATOR_LISTEN]]
+        listens = [(host, port)]
         made.append(Process("simulator", 0, command, children, logs / "simulator.log", listens, ready))
     for program in environment.PROGRAMS:
         command = [sys.executable, "-m", program.module]

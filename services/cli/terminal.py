@@ -8,6 +8,7 @@ from pathlib import Path
 from libs.identity.actor import Role
 from libs.identity.keys import UnusableKeyError
 from libs.identity.minting import DEFAULT_AUDIENCE, DEFAULT_ISSUER, mint
+from libs.runtime.config import Env
 from services.cli import environment
 from services.cli.conversation import Conversation
 from services.cli.errors import CommandError
@@ -26,7 +27,12 @@ def token(settled: Mapping[str, str], subject: str, roles: Iterable[str]) -> str
 
     Raises:
         TokenError: there is no private key, or none that can be used.
+        ConfigError: something is to be read from a file and cannot be.
     """
+    env = Env(settled)
+    issuer = env.text("COLLOQUY_JWT_ISSUER", DEFAULT_ISSUER)
+    audience = env.text("COLLOQUY_JWT_AUDIENCE", DEFAULT_AUDIENCE)
+    env.check()
     path = settled.get(environment.PRIVATE_KEY_FILE)
     if not path:
         raise TokenError(
@@ -37,8 +43,8 @@ def token(settled: Mapping[str, str], subject: str, roles: Iterable[str]) -> str
             Path(path).read_text(encoding="utf-8"),
             subject,
             [Role(role) for role in roles],
-            issuer=settled.get("COLLOQUY_JWT_ISSUER") or DEFAULT_ISSUER,
-            audience=settled.get("COLLOQUY_JWT_AUDIENCE") or DEFAULT_AUDIENCE,
+            issuer=issuer,
+            audience=audience,
         )
     except (UnusableKeyError, UnicodeError):
         raise TokenError(f"{path} (as {environment.PRIVATE_KEY_FILE} names it) is no usable private key") from None
@@ -46,7 +52,9 @@ def token(settled: Mapping[str, str], subject: str, roles: Iterable[str]) -> str
 
 def conversation(settled: Mapping[str, str], subject: str) -> Conversation:
     """A client of the BFF that the environment names, as a candidate."""
-    address = settled.get("COLLOQUY_BFF_LISTEN") or "127.0.0.1:8080"
+    env = Env(settled)
+    address = env.text("COLLOQUY_BFF_LISTEN", "127.0.0.1:8080")
+    env.check()
     return Conversation(f"http://{address}", token(settled, subject, ["candidate"]))
 
 

@@ -15,7 +15,7 @@ import uvloop
 
 from libs.runtime import logs
 from libs.tokens import counting, ranks
-from services.simulator.server import serving
+from services.simulator.server import HOST, serving
 from services.simulator.settings import Behaviour, Fault, Latency, Settings, SettingsError, parse_fault
 
 
@@ -31,7 +31,7 @@ def main() -> int:
     logs.configure("simulator", metadata.version("colloquy"), "info")
     try:
         counting.warm()
-        uvloop.run(_serve(settings, arguments.port))
+        uvloop.run(_serve(settings, arguments.host, arguments.port))
     except (OSError, ranks.RankFileError) as error:
         sys.stderr.write(f"simulator: {error}\n")
         return 1
@@ -43,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m services.simulator", description="OpenAI-compatible model simulator"
     )
-    parser.add_argument("--port", type=int, default=8090, help="on 127.0.0.1; 0 for any free one (%(default)s)")
+    parser.add_argument("--host", default=HOST, help="the address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8090, help="0 for any free one (%(default)s)")
     parser.add_argument(
         "--latency-ms",
         type=float,
@@ -69,11 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _serve(settings: Settings, port: int) -> None:
+async def _serve(settings: Settings, host: str, port: int) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with serving(settings, port) as url:
+    async with serving(settings, port, host) as url:
         logs.logger().info("ready", url=f"{url}/v1")
         await stop.wait()
     logs.logger().info("stopped")

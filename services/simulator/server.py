@@ -19,6 +19,7 @@ from dataclasses import replace
 import orjson
 from aiohttp import web
 
+from libs.runtime.config import address_of
 from services.simulator import chat_request, delivery, replies, wire
 from services.simulator.calls import Call, CallLog, Outcome
 from services.simulator.chat_request import BadRequest, ChatRequest
@@ -123,12 +124,13 @@ class Simulator:
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: Settings, port: int = 0) -> AsyncIterator[str]:
-    """Serve on the loopback interface; yield the base URL, `/v1` not included. On exit every call is dropped at once.
+async def serving(settings: Settings, port: int = 0, host: str = HOST) -> AsyncIterator[str]:
+    """Serve; yield the base URL, `/v1` not included. On exit every call is dropped at once.
 
     Args:
         settings: the behaviour to begin with.
         port: 0 for any free one.
+        host: an address of this machine.
 
     Raises:
         OSError: the port is taken.
@@ -142,8 +144,8 @@ async def serving(settings: Settings, port: int = 0) -> AsyncIterator[str]:
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, HOST, port, backlog=_BACKLOG).start()
-        yield f"http://{HOST}:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
+        yield f"http://{address_of((host, runner.addresses[0][1]))}"
     finally:
         await runner.cleanup()
 

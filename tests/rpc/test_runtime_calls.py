@@ -465,9 +465,10 @@ async def test_a_request_above_the_limit_is_too_large_here_and_at_the_server() -
         ("Say", b"\x0a\x02\xff\xfe", grpc.StatusCode.INVALID_ARGUMENT, Reason.MALFORMED),
         ("Tell", b"\xff\xff\xff", grpc.StatusCode.INVALID_ARGUMENT, Reason.MALFORMED),
         ("Say", b"\x0a" * 300_000, grpc.StatusCode.RESOURCE_EXHAUSTED, Reason.TOO_LARGE),
+        ("Say", b"\x0a" * 10_000_000, grpc.StatusCode.RESOURCE_EXHAUSTED, Reason.TOO_LARGE),
         ("Absent", b"", grpc.StatusCode.UNIMPLEMENTED, Reason.UNIMPLEMENTED),
     ],
-    ids=["no message", "no UTF-8", "no message for a stream", "too large", "no method"],
+    ids=["no message", "no UTF-8", "no message for a stream", "too large", "ten megabytes", "no method"],
 )
 async def test_what_cannot_be_served_is_told_like_every_other_error(
     method: str,

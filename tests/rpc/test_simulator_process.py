@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 import sys
@@ -85,6 +86,11 @@ async def test_a_taken_port_is_one_clear_line_and_exit_code_1() -> None:
     assert stdout == b""
     assert stderr.count(b"\n") == 1
     assert b"address already in use" in stderr
+
+
+async def test_it_listens_where_it_is_told_to() -> None:
+    async with process("--host", "localhost", "--port", "0") as simulator:
+        assert re.fullmatch(r"http://localhost:\d+/v1", await ready_url(simulator))
 
 
 async def test_a_wrong_flag_is_a_usage_error() -> None:

@@ -31,17 +31,18 @@ def test_values_and_defaults_are_read() -> None:
 
 
 def test_everything_missing_or_wrong_is_reported_at_once() -> None:
-    env = Env({"COUNT": "many", "LOW": "1", "KIND": "c", "ON": "maybe", "AT": "nowhere"})
+    env = Env({"COUNT": "many", "LOW": "1", "HIGH": "3000000000", "KIND": "c", "ON": "maybe", "AT": "nowhere"})
 
     env.text("NAME")
     env.integer("COUNT", 1)
     env.integer("LOW", 5, minimum=2)
+    env.integer("HIGH", 5)
     env.choice("KIND", ["a", "b"], "a")
     env.flag("ON")
     env.listen("AT", "127.0.0.1:0")
 
     names = [problem.split()[0] for problem in problems_of(env)]
-    assert names == ["NAME", "COUNT", "LOW", "KIND", "ON", "AT"]
+    assert names == ["NAME", "COUNT", "LOW", "HIGH", "KIND", "ON", "AT"]
 
 
 def test_a_problem_is_reported_once_however_often_the_variable_is_read() -> None:
