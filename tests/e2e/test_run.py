@@ -217,7 +217,7 @@ async def test_what_its_processes_would_refuse_is_said_at_once_and_nothing_is_ma
 async def test_an_unreachable_database_is_one_clear_line_and_exit_code_1(data: Path) -> None:
     url = f"postgresql://colloquy:secret@127.0.0.1:{free_ports(1)[0]}/colloquy"
 
-    async with colloquy_run(data, COLLOQUY_DATABASE_URL=url) as refused:
+    async with colloquy_run(data, **ports(), COLLOQUY_DATABASE_URL=url) as refused:
         await refused.says("colloquy: the database cannot be used: ")
         code = await refused.process.wait()
 
