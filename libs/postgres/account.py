@@ -13,6 +13,7 @@ from pathlib import Path
 from libs.postgres.errors import LaunchError
 
 _UNPRIVILEGED = ("postgres", "nobody", "daemon")
+_PATIENCE_SECONDS = 5.0
 _CLOSED = 33  # an exit status of ours, which neither Python nor the shell uses
 _CHILD = Path(__file__).with_name("child.py")
 # Nothing of the caller's environment may steer it (PGDATA, PGOPTIONS, LD_PRELOAD ...); messages are matched, hence C.
@@ -51,9 +52,7 @@ class Account:
         try:
             return process.wait()
         except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # initdb has children of its own
-            process.wait()
+            _end(process)
             raise
 
     def can_reach(self, *paths: Path) -> bool:
@@ -66,6 +65,16 @@ class Account:
         if status not in (0, _CLOSED):
             raise LaunchError(f"no program can be run as user {self.uid}, and PostgreSQL must not run as root")
         return status == 0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program and what it has started: initdb has children, which give their shared memory back if asked."""
+    for number, patience_seconds in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience_seconds)
+            return
 
 
 def account_for(cluster: Path) -> Account:

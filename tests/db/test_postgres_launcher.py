@@ -174,11 +174,13 @@ def test_a_program_that_is_waited_for_does_not_outlive_an_interrupt(data_dir: Pa
 
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
-    with pytest.raises(KeyboardInterrupt):
-        account_for(data_dir / "cluster").run(["/bin/sh", "-c", "sleep 61.25 & wait"])
+    account, program = account_for(data_dir / "cluster"), "trap 'echo tidied up; exit' TERM; sleep 61.25 & wait"
+    with (data_dir.parent / "said").open("w+") as said, pytest.raises(KeyboardInterrupt):
+        account.run(["/bin/sh", "-c", program], stdout=said.fileno())
     interrupting.join()
 
     await_that(lambda: not sleepers())
+    assert (data_dir.parent / "said").read_text() == "tidied up\n"
 
 
 def test_an_interrupt_from_the_terminal_does_not_reach_it(data_dir: Path) -> None:
