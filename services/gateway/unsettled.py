@@ -51,7 +51,8 @@ class Unsettled:
             page = await call(self._history.ListUnsettled, request, LIST_CAP_MS)
         except ColloquyError as error:
             if not isinstance(error, (Unavailable, DeadlineExceeded)):
-                self._after = ""  # refused: perhaps for where it was to go on, so the list is begun again
+                # Refused: perhaps for where it was to go on, so the list is begun again.
+                self._after, self._held_up = "", False
             raise
         self._after = page.streams[-1].head.session_id if page.more else ""
         work: list[tuple[str, Work]] = []

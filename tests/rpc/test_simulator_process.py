@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import signal
 import socket
 import sys
@@ -13,6 +12,7 @@ from importlib import metadata
 import aiohttp
 import orjson
 import pytest
+from yarl import URL
 
 REQUEST = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello there"}]}
 
@@ -89,8 +89,12 @@ async def test_a_taken_port_is_one_clear_line_and_exit_code_1() -> None:
 
 
 async def test_it_listens_where_it_is_told_to() -> None:
-    async with process("--host", "localhost", "--port", "0") as simulator:
-        assert re.fullmatch(r"http://localhost:\d+/v1", await ready_url(simulator))
+    async with process("--host", "127.0.0.2", "--port", "0") as simulator, aiohttp.ClientSession() as session:
+        url = await ready_url(simulator)
+        async with session.get(f"{url}/models") as reply:
+            assert (reply.status, URL(url).host) == (200, "127.0.0.2")
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(URL(url).with_host("127.0.0.1"))
 
 
 async def test_a_wrong_flag_is_a_usage_error() -> None:
