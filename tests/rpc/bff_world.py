@@ -97,7 +97,7 @@ class ScriptedGateway(gateway_pb2_grpc.ConversationServiceServicer):
     def reset(self) -> None:
         self.answers.clear()
         self.heard.clear()
-        self.stream_ended.clear()
+        self.stream_ended = asyncio.Event()  # of the calls to come: the last one's may not be over yet
 
     async def _answer(self, method: str, request: Any, rpc: _Context, usual: _Message) -> _Message:
         self._hear(method, request, rpc)
@@ -122,6 +122,7 @@ class ScriptedGateway(gateway_pb2_grpc.ConversationServiceServicer):
         self, request: pb.StreamTurnRequest, rpc: _Context
     ) -> AsyncIterator[pb.StreamTurnResponse]:
         self._hear("StreamTurn", request, rpc)
+        ended = self.stream_ended
         scripted = self.answers.get("StreamTurn", a_stream())
         try:
             if isinstance(scripted, BaseException):
@@ -129,7 +130,7 @@ class ScriptedGateway(gateway_pb2_grpc.ConversationServiceServicer):
             async for event in scripted(request):
                 yield event
         finally:
-            self.stream_ended.set()
+            ended.set()
 
     async def GetSession(self, request: pb.GetSessionRequest, rpc: _Context) -> pb.GetSessionResponse:  # noqa: N802
         return await self._answer("GetSession", request, rpc, pb.GetSessionResponse(session=a_session()))
