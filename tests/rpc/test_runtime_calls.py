@@ -28,6 +28,7 @@ from libs.runtime.errors import (
     Unimplemented,
     error_of,
 )
+from libs.runtime.interceptor import went_at_its_deadline
 from libs.runtime.server import Server
 from tests.ports import free_ports
 
@@ -253,6 +254,8 @@ async def test_a_server_that_does_not_answer_is_left_at_the_cap(lines: Callable[
         try:
             await asyncio.Event().wait()
         finally:
+            # Held up on its way, the request has a later deadline here than its caller.
+            await asyncio.sleep((context.remaining_ms() or 0) / 1000 + 0.001)
             ended.set()
         return "unreachable"
 
@@ -262,9 +265,25 @@ async def test_a_server_that_does_not_answer_is_left_at_the_cap(lines: Callable[
         async with asyncio.timeout(5):
             await ended.wait()
 
-    # The caller goes at its own deadline. A request that was held up on its way has a later one here: CANCELLED then.
-    (line,) = lines()
-    assert line["code"] in {"DEADLINE_EXCEEDED", "CANCELLED"}
+    assert [line["code"] for line in lines()] == ["DEADLINE_EXCEEDED"]
+
+
+@pytest.mark.parametrize(
+    ("left_ms", "elapsed_ms", "at_its_deadline"),
+    [
+        pytest.param(0, 50, True, id="no time left"),
+        pytest.param(9, 1_001, True, id="rounded up to 1,010 ms"),
+        pytest.param(99, 14_901, True, id="rounded up to 15,000 ms"),
+        pytest.param(1, 49, True, id="just in"),
+        pytest.param(2, 49, False, id="just out"),
+        pytest.param(100, 1_000, False, id="in good time"),
+        pytest.param(None, 60_000, False, id="no deadline"),
+    ],
+)
+def test_a_caller_who_goes_in_the_last_of_its_time_went_at_its_deadline(
+    left_ms: int | None, elapsed_ms: int, *, at_its_deadline: bool
+) -> None:
+    assert went_at_its_deadline(left_ms, elapsed_ms) is at_its_deadline
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
