@@ -247,16 +247,20 @@ async def test_a_deadlock_undoes_one_transaction_which_is_run_again_whole(db: Da
     for number in (1, 2):
         await db.execute(INSERT, {"id": number, "body": ""})
     both_hold_one = asyncio.Barrier(2)
+    one_is_done = asyncio.Event()
     attempts: list[str] = []
 
     def crossing(name: str, first: int, second: int) -> asyncio.Task[None]:
         async def write() -> None:
             attempts.append(name)
+            if attempts.count(name) > 1:  # else it could take its row before the other wakes, and cross it once more
+                await one_is_done.wait()
             async with db.transaction() as tx:
                 await tx.execute(UPDATE, {"id": first, "more": name})
                 if attempts.count(name) == 1:
                     await both_hold_one.wait()
                 await tx.execute(UPDATE, {"id": second, "more": name})
+            one_is_done.set()
 
         return asyncio.create_task(db.retrying(write))
 
