@@ -20,12 +20,17 @@ import signal
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from tests.databases import Database, Server, container_server, embedded_server, external_server
 
 FreshDatabase = Callable[[], Database]
+
+# Hypothesis times examples by the clock on the wall: a machine that stalls for 0.3 s fails one that takes no time.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
