@@ -1,5 +1,7 @@
 """Processes as the kernel shows them, ours or not."""
 
+from contextlib import suppress
+
 import psutil
 
 
@@ -9,3 +11,10 @@ def has_ended(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:  # between the two looks
         return True
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """What it runs: nothing if it has ended, which one that we did not start may do at any time."""
+    with suppress(psutil.NoSuchProcess):  # also raised for a zombie
+        return process.cmdline()
+    return []

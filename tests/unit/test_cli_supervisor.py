@@ -16,6 +16,7 @@ from services.cli import supervisor
 from services.cli.process import Process
 from services.cli.supervisor import Supervisor, SupervisorError
 from tests.ports import free_ports
+from tests.processes import command_of
 
 HOST = "127.0.0.1"
 SERVES = (
@@ -90,8 +91,7 @@ async def stranger() -> AsyncIterator[int]:
 
 def running_in(directory: Path) -> list[psutil.Process]:
     """Our children that `make` made."""
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE and str(directory) in child.cmdline()]
+    return [child for child in psutil.Process().children(recursive=True) if str(directory) in command_of(child)]
 
 
 async def test_a_taken_port_is_named_before_anything_is_started(make: Make, stranger: int) -> None:
