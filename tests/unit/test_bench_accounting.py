@@ -8,7 +8,8 @@ import pytest
 from tests.bench.accounting import cpu_ms
 from tests.bench.children import BenchError
 
-_BURN = "import time\nwhile time.process_time() < 0.2: pass"
+# More than is asserted: of each of four times the kernel tells the whole hundredths of a second.
+_BURN = "import time\nwhile time.process_time() < 0.3: pass"
 _BURN_IN_A_CHILD = f"""
 import subprocess, sys
 subprocess.run([sys.executable, "-c", {_BURN!r}], check=True)
