@@ -15,7 +15,7 @@ from services.cli.conversation import Conversation, ConversationError
 
 TURN = {"session_id": "7", "seq": 2, "session_status": "open", "degraded": [], "reply": {"text": "Why?"}}
 INTERVIEW = {"interview_id": "7", "message": {"text": "Hello."}}
-REQUEST_SECONDS = 0.3
+SHORT_SECONDS = 0.3  # for a request that is to be late; the others have the time that they have in the product
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -68,19 +68,23 @@ async def late(_: web.Request) -> web.StreamResponse:
     raise AssertionError
 
 
-def client(url: str) -> Conversation:
-    return Conversation(url, "token", REQUEST_SECONDS)
+def client(url: str, request_seconds: float = conversation.REQUEST_SECONDS) -> Conversation:
+    return Conversation(url, "token", request_seconds)
 
 
 @pytest.mark.parametrize(
-    "first",
-    [late, streaming(("delta", {"text": "Wh"})), refusing("TURN_IN_PROGRESS", 409, retry_after_ms=900)],
+    ("first", "request_seconds"),
+    [
+        (late, SHORT_SECONDS),
+        (streaming(("delta", {"text": "Wh"})), conversation.REQUEST_SECONDS),
+        (refusing("TURN_IN_PROGRESS", 409, retry_after_ms=900), conversation.REQUEST_SECONDS),
+    ],
     ids=["late", "cut off", "busy"],
 )
 async def test_an_answer_is_sent_again_under_its_id_and_only_the_request_that_was_answered_is_timed(
-    first: Answer,
+    first: Answer, request_seconds: float
 ) -> None:
-    async with answering(first, streaming(("completed", TURN))) as (url, keys), client(url) as ada:
+    async with answering(first, streaming(("completed", TURN))) as (url, keys), client(url, request_seconds) as ada:
         began = time.monotonic()
         turn = await ada.answer("7", "Because.", lambda _: None)
         took_ms = (time.monotonic() - began) * 1000
@@ -103,19 +107,20 @@ async def test_a_chat_is_timed_without_its_waits_too() -> None:
 
 async def test_it_gives_up_in_the_end_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation, "RETRY_SECONDS", 0.5)
-    async with answering(late) as (url, keys), client(url) as ada:
+    async with answering(late) as (url, keys), client(url, SHORT_SECONDS) as ada:
         with pytest.raises(ConversationError, match=r"no answer: none within 0\.3 s"):
             await ada.start_interview(None, None)
 
     assert len(keys) == 1
 
 
-async def test_a_product_that_was_never_there_is_not_waited_for() -> None:
+async def test_a_product_that_was_never_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "PAUSE_SECONDS", 20.0)
     async with answering(replying(INTERVIEW)) as (url, _):
         pass
     async with client(url) as ada:
         with pytest.raises(ConversationError, match=f"nothing answers at {url}"):
-            await asyncio.wait_for(ada.start_interview(None, None), conversation.PAUSE_SECONDS)
+            await asyncio.wait_for(ada.start_interview(None, None), 10)
 
 
 async def test_a_refusal_names_the_fields_and_is_not_repeated() -> None:
