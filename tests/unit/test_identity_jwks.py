@@ -11,12 +11,18 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from libs.identity import keys
+from libs.identity import jwks, keys
 from libs.identity.jwks import FIRST_RETRY_SECONDS, MAX_AGE_SECONDS, REFRESH_SECONDS, KeySet
 from libs.identity.verifier import Verifier
 from libs.runtime.errors import Unavailable
 
 ED25519 = ed25519.Ed25519PrivateKey.generate()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The issuer is this process: where it stalls, the keys come late, which none of these tests is about."""
+    monkeypatch.setattr(jwks, "TIMEOUT_SECONDS", 60.0)
 
 
 def jwk_of(key: keys.Signing, **members: str) -> dict[str, object]:
