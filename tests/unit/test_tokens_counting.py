@@ -130,12 +130,14 @@ def test_a_model_has_tiktokens_encoding_or_the_default(model: str, encoding: str
 def test_repetitive_input_costs_linear_time(name: EncodingName, text: str) -> None:
     warm(name)
 
-    started = time.process_time()
-    count(text, name)
-    spent_ms = (time.process_time() - started) * 1000
+    def spent_ms() -> float:
+        started = time.process_time()
+        count(text, name)
+        return (time.process_time() - started) * 1000
 
     # 3 to 8 ms on the machines this was written on; the quadratic algorithm of older releases takes 400 ms and more.
-    assert spent_ms < 200
+    # The least of three, as what a machine's host takes may count as ours.
+    assert min(spent_ms() for _ in range(3)) < 200
 
 
 @pytest.mark.parametrize("name", ["o200k_base", "cl100k_base"])
