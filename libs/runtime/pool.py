@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, cast
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -104,7 +105,10 @@ class Pool:
             await self._idle.pop().close()
 
     async def _open(self) -> Connection:
-        opened = await self._engine.raw_connection()
+        try:
+            opened = await self._engine.raw_connection()
+        except DBAPIError as error:  # of what SQLAlchemy asks a server first
+            raise (error.orig or error) from None
         connection = cast(Connection, opened.driver_connection)
         opened.detach()
         return connection

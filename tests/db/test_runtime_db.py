@@ -20,7 +20,7 @@ from libs.runtime import telemetry
 from libs.runtime.config import ConfigError
 from libs.runtime.db import Database, DatabaseError, SerializationFailure, Session, Statement, UniqueViolation
 from libs.runtime.errors import Unavailable
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import Proxy, Side
 from tests.conftest import FreshDatabase
 
 POOL_SIZE = 4
@@ -395,6 +395,29 @@ async def test_the_pool_recovers_by_itself_when_postgresql_was_killed_and_starte
 
     assert await asyncio.gather(*(one_of(db) for _ in range(2 * POOL_SIZE))) == [1] * (2 * POOL_SIZE)
     await db.close()
+
+
+@pytest.mark.parametrize("asked", [b"pg_catalog.version", b"current_schema", b"pg_type"])
+async def test_a_first_connection_that_is_lost_while_sqlalchemy_asks_about_the_server_is_unavailable(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, asked: bytes
+) -> None:
+    received = Side.data_received
+
+    def cut_when_asked(side: Side, data: bytes) -> None:
+        if asked in data:
+            side._connection.cut()
+        else:
+            received(side, data)
+
+    async with linked(dsn) as (_, through):
+        db = Database(through, "new", pool_size=1)
+        with monkeypatch.context() as faulty:
+            faulty.setattr(Side, "data_received", cut_when_asked)
+            with pytest.raises(Unavailable):
+                await db.one(ONE)
+
+        assert await one_of(db) == 1
+        await db.close()
 
 
 async def test_a_server_that_is_not_there_is_unavailable_and_the_password_is_not_told() -> None:
