@@ -165,7 +165,11 @@ class World:
 @asynccontextmanager
 async def world(database: Database) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
-        pools = {context: Pool(dsn, context, pool_size=4) for context, dsn in database.dsns.items()}
+        # A machine that stands still for a moment ends no statement.
+        pools = {
+            context: Pool(dsn, context, pool_size=4, statement_timeout_ms=60_000)
+            for context, dsn in database.dsns.items()
+        }
         for pool in pools.values():
             stack.push_async_callback(pool.close)
         ledger = await stack.enter_async_context(history_world.ledger(database.dsns["history"]))

@@ -24,7 +24,9 @@ from services.history.domain import Head, SessionId, Turn
 from services.session.domain import SessionId as ListedId
 from services.session.entries import Reading, gained
 from services.session.listing import Viewer
-from services.verifier.verification import verify
+from services.verifier.reader import Reader
+from services.verifier.rows import SessionId as CheckedId
+from services.verifier.verification import check
 from tests.databases import Database
 from tests.db.history_world import ALICE, OPERATOR, interview, owner
 from tests.db.verifier_world import BANK, FACTS, PERSONAL, World, assessed, counted, listed, world
@@ -186,7 +188,7 @@ class Projections(RuleBasedStateMachine):
         self.head, self.turns = await self.world.history.history.list_turns(SessionId(self.session_id), ALICE, span)
 
     def teardown(self) -> None:
-        report = type(self).run(verify(self.world.database.dsns, [self.session_id]))
+        report = type(self).run(check(Reader(self.world.pools), [CheckedId(self.session_id)]))
         assert not report.violations
 
 
