@@ -71,15 +71,18 @@ def writing(module: ModuleType) -> set[str]:
 
 
 def remains(database: Database, context: str, session_id: UUID) -> list[dict[str, Any]]:
-    """Every row that the tables of a context have of a session."""
+    """Every row that the tables of a context have of a session, in the order of their keys."""
     with psycopg.connect(database.owner_dsn, row_factory=dict_row) as connection:
         tables = connection.execute(
-            "SELECT table_name FROM information_schema.columns WHERE table_schema = %s AND column_name = 'session_id'",
+            "SELECT table_name FROM information_schema.columns"
+            " WHERE table_schema = %s AND column_name = 'session_id' ORDER BY table_name",
             [context],
         ).fetchall()
         assert tables
         queries = [
-            sql.SQL("SELECT * FROM {} WHERE session_id = %s").format(sql.Identifier(context, table["table_name"]))
+            sql.SQL("SELECT * FROM {} AS kept WHERE session_id = %s ORDER BY kept").format(
+                sql.Identifier(context, table["table_name"])
+            )
             for table in tables
         ]
         return [row for query in queries for row in connection.execute(query, [session_id]).fetchall()]
