@@ -45,6 +45,7 @@ class Pool:
             isolation_level="AUTOCOMMIT",
             poolclass=NullPool,
             connect_args={
+                "async_creator_fn": self._log_in,
                 "application_name": application_name,
                 "connect_timeout": CONNECT_SECONDS,
                 # Every statement finds its rows by whole keys, so planning for its values anew gains nothing.
@@ -53,6 +54,7 @@ class Pool:
         )
         self._free = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
+        self._new: set[Connection] = set()
         self._lent = 0
 
     def idle(self) -> int:
@@ -111,7 +113,20 @@ class Pool:
             raise (error.orig or error) from None
         connection = cast(Connection, opened.driver_connection)
         opened.detach()
+        self._new.discard(connection)
         return connection
+
+    async def _log_in(self, *args: Any, **options: Any) -> Connection:
+        connection = await psycopg.AsyncConnection.connect(*args, **options)
+        self._new.add(connection)
+        asyncio.get_running_loop().call_later(CONNECT_SECONDS, self._give_up, connection)
+        return connection
+
+    def _give_up(self, connection: Connection) -> None:
+        """Cut it if SQLAlchemy still asks it first things: libpq's timeout of a connection ends with the login."""
+        if connection in self._new:
+            self._new.discard(connection)
+            cut(connection)
 
 
 def cut(connection: Connection) -> None:

@@ -426,6 +426,26 @@ async def test_a_first_connection_that_is_lost_while_sqlalchemy_asks_about_the_s
         await db.close()
 
 
+async def test_a_server_that_falls_silent_right_after_the_login_is_given_up(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = Side.data_received
+
+    def swallow_what_is_asked(side: Side, data: bytes) -> None:
+        if b"pg_catalog.version" not in data:
+            received(side, data)
+
+    async with linked(dsn) as (_, through):
+        db = Database(through, "new", pool_size=1)
+        with monkeypatch.context() as faulty:
+            faulty.setattr(Side, "data_received", swallow_what_is_asked)
+            with pytest.raises(Unavailable):
+                await asyncio.wait_for(db.one(ONE), 60)
+
+        assert await one_of(db) == 1
+        await db.close()
+
+
 async def test_a_server_that_is_not_there_is_unavailable_and_the_password_is_not_told() -> None:
     db = Database("postgresql://colloquy:pa55word@127.0.0.1:1/nowhere", "absent")
 
