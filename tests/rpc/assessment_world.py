@@ -36,6 +36,8 @@ from tests.databases import Database
 ANSWER = "I would add an index on the column that the query filters by, and then look at the plan again."
 QUESTION = "How would you find out why a query is slow?"
 CATALOGUE = Catalogue.of(read_banks())
+CAP_MS = 10_000
+"""Bounds a hang: a slow machine takes longer than the client's default of 150 ms."""
 
 Step = Callable[[llm_pb2.Call], Awaitable[None]]
 
@@ -171,22 +173,24 @@ class World:
         request = assessment_pb2.StartInterviewRequest(
             session_id=str(told.session_id), plan=plan, bank_version="backend-engineer/1", candidate_name=name
         )
-        told.plan = (await client.call(self.assessment.StartInterview, request, 5000)).plan
+        told.plan = (await client.call(self.assessment.StartInterview, request, CAP_MS)).plan
         return told
 
     async def get_plan(self, told: "Told", turns: list[assessment_pb2.AppliedTurn], base_seq: int) -> Any:
         request = assessment_pb2.GetPlanRequest(session_id=str(told.session_id), base_seq=base_seq, turns=turns)
-        return (await client.call(self.assessment.GetPlan, request, 5000)).plan
+        return (await client.call(self.assessment.GetPlan, request, CAP_MS)).plan
 
     async def apply(self, *runs: assessment_pb2.InterviewTurns) -> Any:
-        response = await client.call(self.assessment.ApplyTurns, assessment_pb2.ApplyTurnsRequest(sessions=runs), 5000)
+        response = await client.call(
+            self.assessment.ApplyTurns, assessment_pb2.ApplyTurnsRequest(sessions=runs), CAP_MS
+        )
         return response.results
 
     async def erase(self, told: "Told") -> None:
         request = assessment_pb2.EraseInterviewRequest(session_id=str(told.session_id))
-        await client.call(self.assessment.EraseInterview, request, 5000)
+        await client.call(self.assessment.EraseInterview, request, CAP_MS)
 
-    async def assess(self, told: "Told", turn: assessment_pb2.AppliedTurn, cap_ms: int = 5000, **changes: Any) -> Any:
+    async def assess(self, told: "Told", turn: assessment_pb2.AppliedTurn, cap_ms: int = CAP_MS, **changes: Any) -> Any:
         fields: dict[str, Any] = {
             "session_id": str(told.session_id),
             "turn_id": turn.turn_id,

@@ -14,7 +14,19 @@ from colloquy.llm.v1 import llm_pb2
 from libs.runtime import client
 from libs.runtime.errors import DeadlineExceeded, Internal, InvalidField, Malformed, NotFound, Unavailable
 from tests.databases import Database
-from tests.rpc.assessment_world import ANSWER, QUESTION, Step, Told, World, fails, says, says_after, verdict, world
+from tests.rpc.assessment_world import (
+    ANSWER,
+    CAP_MS,
+    QUESTION,
+    Step,
+    Told,
+    World,
+    fails,
+    says,
+    says_after,
+    verdict,
+    world,
+)
 
 SCORED = assessment_pb2.AssessAnswerResponse.STATE_SCORED
 UNSCORABLE = assessment_pb2.AssessAnswerResponse.STATE_UNSCORABLE
@@ -51,7 +63,7 @@ async def unscored(served: World, told: Told) -> list[str]:
     with psycopg.connect(served.owner_dsn) as connection:
         connection.execute("UPDATE assessment.answers SET retry_at = NULL WHERE session_id = %s", [told.session_id])
     response = await client.call(
-        served.assessment.ListUnscored, assessment_pb2.ListUnscoredRequest(max_answers=500), 5000
+        served.assessment.ListUnscored, assessment_pb2.ListUnscoredRequest(max_answers=500), CAP_MS
     )
     return [answer.turn_id for answer in response.answers if answer.session_id == str(told.session_id)]
 

@@ -12,7 +12,7 @@ from libs.folding.runs import first_digest
 from libs.runtime import client
 from libs.runtime.errors import ColloquyError, InvalidField, Malformed, NotFound, Unimplemented
 from tests.databases import Database
-from tests.rpc.assessment_world import Told, World, says, verdict, world
+from tests.rpc.assessment_world import CAP_MS, Told, World, says, verdict, world
 
 Outcome = assessment_pb2.ApplyTurnsResponse.Outcome
 
@@ -28,8 +28,8 @@ def fields_of(error: ColloquyError) -> list[str]:
 
 
 async def test_an_empty_plan_is_the_default_one(served: World) -> None:
-    default = await client.call(served.assessment.ResolvePlan, assessment_pb2.ResolvePlanRequest())
-    quick = await client.call(served.assessment.ResolvePlan, assessment_pb2.ResolvePlanRequest(plan="quick"))
+    default = await client.call(served.assessment.ResolvePlan, assessment_pb2.ResolvePlanRequest(), CAP_MS)
+    quick = await client.call(served.assessment.ResolvePlan, assessment_pb2.ResolvePlanRequest(plan="quick"), CAP_MS)
 
     assert (default.plan, default.bank_version) == ("backend-engineer", "backend-engineer/1")
     assert (quick.plan, quick.max_items) == ("quick", 3)
@@ -37,7 +37,7 @@ async def test_an_empty_plan_is_the_default_one(served: World) -> None:
 
 async def test_an_unknown_plan_is_refused_with_those_there_are(served: World) -> None:
     with pytest.raises(InvalidField) as refused:
-        await client.call(served.assessment.ResolvePlan, assessment_pb2.ResolvePlanRequest(plan="astronaut"))
+        await client.call(served.assessment.ResolvePlan, assessment_pb2.ResolvePlanRequest(plan="astronaut"), CAP_MS)
 
     assert fields_of(refused.value) == ["plan"]
     assert "backend-engineer, quick" in refused.value.violations[0].message
@@ -48,8 +48,8 @@ async def test_a_start_greets_by_name_and_asks_the_first_item(served: World) -> 
         session_id=str(uuid4()), plan="quick", bank_version="backend-engineer/1", candidate_name="  Zoë\nK. "
     )
 
-    started = await client.call(served.assessment.StartInterview, request)
-    again = await client.call(served.assessment.StartInterview, request)
+    started = await client.call(served.assessment.StartInterview, request, CAP_MS)
+    again = await client.call(served.assessment.StartInterview, request, CAP_MS)
 
     assert started.plan.applied_seq == 0
     assert started.opening_text.startswith("Hello Zoë K., ")
@@ -67,6 +67,7 @@ async def test_a_start_repeated_later_tells_the_plan_where_the_interview_stands(
         assessment_pb2.StartInterviewRequest(
             session_id=str(told.session_id), plan="backend-engineer", bank_version="backend-engineer/1"
         ),
+        CAP_MS,
     )
 
     assert again.plan.applied_seq == 1
@@ -84,7 +85,9 @@ async def test_a_start_needs_a_plan_and_a_bank_that_there_are(
 
     with pytest.raises(InvalidField) as refused:
         await client.call(
-            served.assessment.StartInterview, assessment_pb2.StartInterviewRequest(session_id=str(uuid4()), **pins)
+            served.assessment.StartInterview,
+            assessment_pb2.StartInterviewRequest(session_id=str(uuid4()), **pins),
+            CAP_MS,
         )
 
     assert fields_of(refused.value) == [field]
@@ -232,10 +235,10 @@ async def test_ids_and_digests_that_are_none_are_malformed(served: World) -> Non
     short_digest.digest = b"short"
 
     with pytest.raises(Malformed):
-        await client.call(served.assessment.GetPlan, assessment_pb2.GetPlanRequest(session_id="nonsense"))
+        await client.call(served.assessment.GetPlan, assessment_pb2.GetPlanRequest(session_id="nonsense"), CAP_MS)
     with pytest.raises(Malformed):
         await client.call(
-            served.assessment.GetPlan, assessment_pb2.GetPlanRequest(session_id=str(told.session_id).upper())
+            served.assessment.GetPlan, assessment_pb2.GetPlanRequest(session_id=str(told.session_id).upper()), CAP_MS
         )
     with pytest.raises(Malformed):
         await served.get_plan(told, [short_digest], 1)
@@ -260,7 +263,7 @@ async def test_a_page_of_unscored_answers_has_its_bounds(
     served: World, fields: dict[str, Any], violated: list[str]
 ) -> None:
     with pytest.raises(InvalidField) as refused:
-        await client.call(served.assessment.ListUnscored, assessment_pb2.ListUnscoredRequest(**fields))
+        await client.call(served.assessment.ListUnscored, assessment_pb2.ListUnscoredRequest(**fields), CAP_MS)
 
     assert fields_of(refused.value) == violated
 
@@ -275,7 +278,7 @@ async def test_unscored_answers_are_named_page_by_page_with_what_it_takes_to_sco
     named, token = list[assessment_pb2.ListUnscoredResponse.Unscored](), ""
     while True:
         request = assessment_pb2.ListUnscoredRequest(max_answers=2, page_token=token)
-        page = await client.call(served.assessment.ListUnscored, request)
+        page = await client.call(served.assessment.ListUnscored, request, CAP_MS)
         named += [answer for answer in page.answers if answer.session_id == str(told.session_id)]
         token = page.next_page_token
         if not token:
@@ -302,7 +305,7 @@ async def test_an_erased_interview_is_refused_as_erased(served: World) -> None:
             session_id=str(told.session_id), plan="backend-engineer", bank_version="backend-engineer/1"
         )
         with pytest.raises(NotFound):
-            await client.call(served.assessment.StartInterview, start)
+            await client.call(served.assessment.StartInterview, start, CAP_MS)
         with pytest.raises(NotFound):
             await served.get_plan(told, told.turns[:1], 1)
         [result] = await served.apply(told.run(last=1))
@@ -311,9 +314,11 @@ async def test_an_erased_interview_is_refused_as_erased(served: World) -> None:
 
 async def test_only_a_session_can_be_erased(served: World) -> None:
     with pytest.raises(Malformed):
-        await client.call(served.assessment.EraseInterview, assessment_pb2.EraseInterviewRequest(session_id="7"))
+        await client.call(
+            served.assessment.EraseInterview, assessment_pb2.EraseInterviewRequest(session_id="7"), CAP_MS
+        )
 
 
 async def test_what_is_not_built_says_so(served: World) -> None:
     with pytest.raises(Unimplemented):
-        await client.call(served.assessment.GetReport, assessment_pb2.GetReportRequest(session_id=str(uuid4())))
+        await client.call(served.assessment.GetReport, assessment_pb2.GetReportRequest(session_id=str(uuid4())), CAP_MS)
