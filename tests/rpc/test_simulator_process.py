@@ -53,7 +53,7 @@ async def test_it_stops_at_once_although_a_call_hangs(number: signal.Signals) ->
                     pass  # the round trip is the pause
 
             simulator.send_signal(number)
-            code = await asyncio.wait_for(simulator.wait(), 2)
+            code = await asyncio.wait_for(simulator.wait(), 20)  # a server that lets its calls end waits for 60
 
             with pytest.raises(aiohttp.ClientError):
                 await hanging
