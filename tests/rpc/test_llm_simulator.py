@@ -88,7 +88,7 @@ async def test_every_fault_ends_in_its_state(
     request = a_request()
     await faults.put("/simulator/settings", json={"faults": {fault: 1}})
 
-    ask = simulated.stream(request, 3_000) if streamed else simulated.generate(request, 3_000)
+    ask = simulated.stream(request) if streamed else simulated.generate(request)
     with pytest.raises((Unavailable, InvalidField)) as raised:
         await ask
 
