@@ -24,8 +24,10 @@ from psycopg.rows import dict_row
 from colloquy.llm.v1 import llm_pb2 as pb
 from colloquy.llm.v1 import llm_pb2_grpc
 from libs.runtime import client, db
+from libs.runtime.errors import DeadlineExceeded
 from libs.runtime.server import Background, Server
 from migrations.readiness import is_migrated
+from services.llm_gateway import wire
 from services.llm_gateway.dispatch import Dispatcher
 from services.llm_gateway.provider import Provider
 from services.llm_gateway.records import Records
@@ -224,6 +226,22 @@ class World:
             while (call := await self.get(request)).state != state:
                 pass
         return call
+
+    async def left_at_its_deadline(
+        self, ask: Callable[[pb.GenerateRequest, float], Awaitable[object]], request: pb.GenerateRequest, cap_ms: float
+    ) -> None:
+        """Ask with so little time that it ends while the provider is at work; again, where it ended before that."""
+        before = len(self.provider.received)
+        while len(self.provider.received) == before:
+            with pytest.raises(DeadlineExceeded):
+                await ask(request, cap_ms)
+
+    async def wanted(self, request: pb.GenerateRequest, least_ms: float) -> None:
+        """Return once somebody waits for the call under way for so long."""
+        flight = self.usecases._flights[wire.offer(request).key, None]
+        async with asyncio.timeout(10):
+            while flight.wanted_ms < least_ms:
+                await self.get(request)
 
     def attempts(self, request: pb.GenerateRequest) -> list[dict[str, Any]]:
         return self._rows("attempts", request.session_id, "ORDER BY fence, attempt")

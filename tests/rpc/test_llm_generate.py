@@ -124,10 +124,7 @@ async def test_a_callers_deadline_ends_the_wait_and_not_the_call(world: World) -
     request, answer = a_request(), asyncio.Event()
     world.provider.script = [waits(answer, says(completion()))]
 
-    asking = asyncio.create_task(world.generate(request, cap_ms=700))
-    await world.provider.arrived()
-    with pytest.raises(DeadlineExceeded):
-        await asking
+    await world.left_at_its_deadline(world.generate, request, 700)
     in_flight = await world.get(request)
     answer.set()
     late = await world.generate(request)

@@ -8,11 +8,12 @@ from typing import TypeVar
 import pytest
 
 from colloquy.llm.v1 import llm_pb2 as pb
-from libs.runtime.errors import DeadlineExceeded, Unavailable
+from libs.runtime.errors import Unavailable
 from libs.tokens.counting import count
 from services.llm_gateway.flight import COALESCE_SECONDS
 from tests.databases import Database
 from tests.rpc.llm_world import (
+    CAP_MS,
     COST,
     ENDING,
     TEXT,
@@ -113,10 +114,7 @@ async def test_a_listeners_deadline_ends_its_stream_and_not_the_call(world: Worl
     request, go_on = a_request(), asyncio.Event()
     world.provider.script = [streams(chunk("And how "), go_on, chunk("would you?"), ENDING)]
 
-    listening = asyncio.create_task(world.stream(request, cap_ms=700))
-    await world.provider.arrived()
-    with pytest.raises(DeadlineExceeded):
-        await listening
+    await world.left_at_its_deadline(world.stream, request, 700)
     go_on.set()
 
     assert (await world.eventually(request, pb.CALL_STATE_DONE)).text == "And how would you?"
@@ -140,18 +138,17 @@ async def test_a_reply_that_is_read_as_it_is_written_has_the_time_that_its_reade
     heard, unheard, pause = a_request(), a_request(), asyncio.Event()
     provider.script = [streams(chunk("And how "), pause, chunk("would you?"), ENDING), streams(pause, ENDING)]
     dsn = database.dsns["llm"]
-    async with running_world(dsn, provider, timeout_ms=300, stream_timeout_ms=5_000) as world:
-        listening = asyncio.create_task(world.stream(heard, cap_ms=3_000))
+    async with running_world(dsn, provider, timeout_ms=300) as world:
+        listening = asyncio.create_task(world.stream(heard))
         await provider.arrived()
-        with pytest.raises(DeadlineExceeded):
-            await world.stream(unheard, cap_ms=350)
+        await world.left_at_its_deadline(world.stream, unheard, 350)
         given_up = await world.eventually(unheard, pb.CALL_STATE_UNKNOWN)
         pause.set()
         *_, last = await listening
 
     assert isinstance(last, pb.GenerateResponse)
     assert (last.call.text, last.call.state) == ("And how would you?", pb.CALL_STATE_DONE)
-    assert given_up.duration_ms < 3_000
+    assert given_up.duration_ms < CAP_MS
 
 
 async def test_a_stream_without_usage_is_counted_here(world: World) -> None:
