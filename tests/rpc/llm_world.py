@@ -274,10 +274,9 @@ async def running_world(
     scripted: ScriptedProvider,
     timeout_ms: int = 10_000,
     stream_timeout_ms: int = 15_000,
-    statement_timeout_ms: int = 2_000,
 ) -> AsyncIterator[World]:
     """The service as its process runs it, on a free port."""
-    pool, background = db.Database(dsn, "llm", statement_timeout_ms=statement_timeout_ms), Background()
+    pool, background = db.Database(dsn, "llm", statement_timeout_ms=10_000), Background()
     provider, store = Provider(scripted.url, "sk-test", MODEL), Store(pool)
     usecases = Calls(store, Dispatcher(store, provider, timeout_ms, stream_timeout_ms), background)
     server = Server(

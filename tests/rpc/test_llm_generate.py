@@ -15,7 +15,6 @@ from libs.runtime.errors import (
     InvalidField,
     Malformed,
     NotFound,
-    Unavailable,
 )
 from services.llm_gateway import wire
 from tests.conftest import FreshDatabase
@@ -36,6 +35,11 @@ from tests.rpc.llm_world import (
 )
 
 __all__ = ["provider", "shared_world", "world"]  # fixtures
+
+CANCEL_WAITING = """
+    SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
 
 
 async def test_a_call_comes_back_with_its_text_its_context_and_what_it_cost(world: World) -> None:
@@ -204,14 +208,18 @@ async def test_a_result_is_recorded_as_soon_as_the_ledger_can_be_reached(
 ) -> None:
     dsn, request, answer = fresh_database().dsns["llm"], a_request(), asyncio.Event()
     provider.script = [waits(answer, says(completion()))]
-    async with running_world(dsn, provider, statement_timeout_ms=200) as world:
+    async with running_world(dsn, provider) as world:
         asking = asyncio.create_task(world.generate(request))
         await provider.arrived()
-        async with await psycopg.AsyncConnection.connect(dsn) as connection:
-            await connection.execute("LOCK TABLE llm.calls")
+        async with (
+            await psycopg.AsyncConnection.connect(dsn) as holding,
+            await psycopg.AsyncConnection.connect(dsn, autocommit=True) as other,
+            asyncio.timeout(10),
+        ):
+            await holding.execute("LOCK TABLE llm.calls")
             answer.set()
-            with pytest.raises(Unavailable):
-                await world.get(request)
+            while not (await other.execute(CANCEL_WAITING)).rowcount:
+                pass  # the round trip is the pause
         made = await asking
 
     assert made.call.text == TEXT
