@@ -89,12 +89,15 @@ async def test_a_taken_port_is_one_clear_line_and_exit_code_1() -> None:
 
 
 async def test_it_listens_where_it_is_told_to() -> None:
-    async with process("--host", "127.0.0.2", "--port", "0") as simulator, aiohttp.ClientSession() as session:
-        url = await ready_url(simulator)
-        async with session.get(f"{url}/models") as reply:
-            assert (reply.status, URL(url).host) == (200, "127.0.0.2")
-        with pytest.raises(aiohttp.ClientConnectorError):
-            await session.get(URL(url).with_host("127.0.0.1"))
+    with socket.socket() as kept:  # bound, so that nobody else can listen there
+        kept.bind(("127.0.0.1", 0))
+        port = str(kept.getsockname()[1])
+        async with process("--host", "127.0.0.2", "--port", port) as simulator, aiohttp.ClientSession() as session:
+            url = await ready_url(simulator)
+            async with session.get(f"{url}/models") as reply:
+                assert (reply.status, URL(url).host) == (200, "127.0.0.2")
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await session.get(URL(url).with_host("127.0.0.1"))
 
 
 async def test_a_wrong_flag_is_a_usage_error() -> None:
