@@ -273,12 +273,11 @@ async def running_world(
     dsn: str,
     scripted: ScriptedProvider,
     timeout_ms: int = 10_000,
-    stream_timeout_ms: int = 15_000,
 ) -> AsyncIterator[World]:
     """The service as its process runs it, on a free port."""
     pool, background = db.Database(dsn, "llm", statement_timeout_ms=10_000), Background()
     provider, store = Provider(scripted.url, "sk-test", MODEL), Store(pool)
-    usecases = Calls(store, Dispatcher(store, provider, timeout_ms, stream_timeout_ms), background)
+    usecases = Calls(store, Dispatcher(store, provider, timeout_ms, 15_000), background)
     server = Server(
         "llm-gateway",
         ("127.0.0.1", 0),
