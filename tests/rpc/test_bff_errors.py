@@ -29,6 +29,7 @@ from libs.runtime.errors import (
     Unavailable,
     Unimplemented,
 )
+from services.bff.unparsed import Protocol
 from tests.rpc.bff_world import (
     PAGE_ORIGIN,
     SESSION,
@@ -292,20 +293,25 @@ async def test_who_goes_on_sending_what_is_no_http_still_gets_the_problem(world:
     check_problem(reply, 400, "malformed")
 
 
-async def test_what_is_no_http_does_not_end_up_in_the_response_before_it(world: World) -> None:
-    proceed = asyncio.Event()
+async def test_what_is_no_http_does_not_end_up_in_the_response_before_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = asyncio.Event()
+    refuse = Protocol.send_400_response
+
+    def seen(protocol: Protocol, message: str) -> None:
+        refuse(protocol, message)
+        refused.set()
 
     async def answer(_: object) -> pb.GetSessionResponse:
-        await proceed.wait()
+        await refused.wait()
         return pb.GetSessionResponse(session=a_session())
 
+    monkeypatch.setattr(Protocol, "send_400_response", seen)
     world.gateway.answers["GetSession"] = answer
     head = [f"GET {PATH} HTTP/1.1", "Host: x", f"Authorization: Bearer {world.token}", "", ""]
-    asking = asyncio.create_task(exchange(world, "\r\n".join(head).encode(), b"FOO /nope HTTP/1.1\r\n\r\n"))
-    await asyncio.sleep(0.2)
-    proceed.set()
 
-    reply = reply_of(await asking)
+    reply = reply_of(await exchange(world, "\r\n".join(head).encode(), b"FOO /nope HTTP/1.1\r\n\r\n"))
 
     assert (reply.status, reply.json["session_id"]) == (200, SESSION)
 
