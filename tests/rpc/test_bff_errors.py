@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 from colloquy.gateway.v1 import gateway_pb2 as pb
 from libs.identity.actor import Role
 from libs.identity.keys import generate_keypair
+from libs.runtime import server as runtime_server
 from libs.runtime.errors import (
     ColloquyError,
     Conflict,
@@ -139,7 +140,10 @@ async def test_a_gateway_that_hangs_costs_the_client_less_than_its_budget(world:
     assert reply.headers["Retry-After"] == "1"
 
 
-async def test_while_the_gateway_does_not_serve_calls_are_unavailable_and_readiness_says_so() -> None:
+async def test_while_the_gateway_does_not_serve_calls_are_unavailable_and_readiness_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime_server, "READINESS_PERIOD_SECONDS", 3600)  # or it would say that it serves again
     async with a_world() as lonely:
         lonely.behind.health.set(False)
         await until(lambda: not lonely.probes.ready)
