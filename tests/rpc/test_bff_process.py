@@ -16,6 +16,7 @@ ANYWHERE = {
     "COLLOQUY_BFF_METRICS_LISTEN": "127.0.0.1:0",
     "COLLOQUY_JWT_PUBLIC_KEY": PUBLIC_PEM,
 }
+UNHURRIED = {**ANYWHERE, "COLLOQUY_TURN_BUDGET_MS": "30000"}
 
 
 async def status_of(http: aiohttp.ClientSession, url: str) -> int:
@@ -32,7 +33,7 @@ async def test_told_to_stop_it_turns_unready_and_finishes_what_it_began() -> Non
 
     async with a_gateway() as (scripted, behind), aiohttp.ClientSession() as http:
         scripted.answers["SubmitTurn"] = answer
-        async with process("services.bff", {**ANYWHERE, "COLLOQUY_GATEWAY_TARGET": f"127.0.0.1:{behind.port}"}) as bff:
+        async with process("services.bff", {**UNHURRIED, "COLLOQUY_GATEWAY_TARGET": f"127.0.0.1:{behind.port}"}) as bff:
             serving = await line_of(bff, "serving")
             base, operators = (f"http://127.0.0.1:{serving[name]}" for name in ("port", "metrics_port"))
             await until(lambda: _is(http, f"{base}/readyz", 200))
@@ -47,7 +48,7 @@ async def test_told_to_stop_it_turns_unready_and_finishes_what_it_began() -> Non
             proceed.set()
             answered = await asking
             body = await answered.json()
-            code = await asyncio.wait_for(bff.wait(), 10)
+            code = await asyncio.wait_for(bff.wait(), 20)
 
     assert late == 200
     assert (answered.status, body["turn_id"]) == (200, TURN)
@@ -68,7 +69,7 @@ async def test_a_request_leaves_a_log_line_and_a_metric_and_nothing_that_was_sai
     async with (
         a_gateway() as (_, behind),
         aiohttp.ClientSession() as http,
-        process("services.bff", {**ANYWHERE, "COLLOQUY_GATEWAY_TARGET": f"127.0.0.1:{behind.port}"}) as bff,
+        process("services.bff", {**UNHURRIED, "COLLOQUY_GATEWAY_TARGET": f"127.0.0.1:{behind.port}"}) as bff,
     ):
         serving = await line_of(bff, "serving")
         base, operators = (f"http://127.0.0.1:{serving[name]}" for name in ("port", "metrics_port"))
@@ -82,7 +83,7 @@ async def test_a_request_leaves_a_log_line_and_a_metric_and_nothing_that_was_sai
         async with http.get(f"{operators}/metrics") as response:
             metrics = await response.text()
         bff.send_signal(signal.SIGTERM)
-        output, _ = await asyncio.wait_for(bff.communicate(), 10)
+        output, _ = await asyncio.wait_for(bff.communicate(), 20)
 
     lines = [orjson.loads(text) for text in output.splitlines()]
     line = next(line for line in lines if line.get("correlation_id") == "support-4711")

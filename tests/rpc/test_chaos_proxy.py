@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from tests.chaos.proxy import Proxy
+from tests.ports import free_ports
 
 PATIENCE_SECONDS = 10.0
 MEGABYTE = b"0123456789abcdef" * 65_536
@@ -84,12 +85,7 @@ async def test_an_end_is_passed_on_and_the_other_direction_goes_on(wire: Wire) -
 
 
 async def test_a_server_that_is_not_there_cuts_the_connection() -> None:
-    server = await asyncio.start_server(_echo, "127.0.0.1", 0)
-    address = server.sockets[0].getsockname()
-    server.close()
-    await server.wait_closed()
-
-    async with Proxy(address) as proxy, connected(proxy) as wire:
+    async with Proxy(("127.0.0.1", free_ports(1)[0])) as proxy, connected(proxy) as wire:
         await _until_cut(wire)
 
         assert proxy.counted["reset"] == 0

@@ -244,7 +244,7 @@ async def test_readiness_follows_its_check_within_about_a_second(tmp_path: Path)
         assert (await process.health.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
         assert (await process.http("/readyz"))[0] == 503
         with pytest.raises(Unavailable):  # the client's own health check takes the replica out
-            await until_refused(lambda: call(process.sleep, StringValue(value="0"), 1000))
+            await until_refused(lambda: call(process.sleep, StringValue(value="0"), 5000))
 
 
 async def test_health_knows_its_services_only(tmp_path: Path) -> None:
