@@ -1,6 +1,10 @@
-"""The BFF as its own process: what it needs to start, what it says and counts, how it ends."""
+"""The BFF as its own process: what it needs to start, what it says and counts, how it ends.
+
+Run as a module, this file is a BFF that goes on accepting for long once it is told to stop.
+"""
 
 import asyncio
+import os
 import signal
 import socket
 
@@ -8,6 +12,10 @@ import aiohttp
 import orjson
 
 from colloquy.gateway.v1 import gateway_pb2 as pb
+from libs.runtime.config import Env
+from libs.runtime.server import run
+from services.bff import server
+from services.bff.__main__ import main
 from tests.rpc.bff_world import PUBLIC_PEM, SESSION, TURN, a_gateway, a_token, a_turn, until
 from tests.rpc.processes import line_of, process
 
@@ -16,6 +24,7 @@ ANYWHERE = {
     "COLLOQUY_BFF_METRICS_LISTEN": "127.0.0.1:0",
     "COLLOQUY_JWT_PUBLIC_KEY": PUBLIC_PEM,
 }
+PATIENT = "tests.rpc.test_bff_process"
 UNHURRIED = {**ANYWHERE, "COLLOQUY_TURN_BUDGET_MS": "30000"}
 
 
@@ -33,7 +42,7 @@ async def test_told_to_stop_it_turns_unready_and_finishes_what_it_began() -> Non
 
     async with a_gateway() as (scripted, behind), aiohttp.ClientSession() as http:
         scripted.answers["SubmitTurn"] = answer
-        async with process("services.bff", {**UNHURRIED, "COLLOQUY_GATEWAY_TARGET": f"127.0.0.1:{behind.port}"}) as bff:
+        async with process(PATIENT, {**UNHURRIED, "COLLOQUY_GATEWAY_TARGET": f"127.0.0.1:{behind.port}"}) as bff:
             serving = await line_of(bff, "serving")
             base, operators = (f"http://127.0.0.1:{serving[name]}" for name in ("port", "metrics_port"))
             await until(lambda: _is(http, f"{base}/readyz", 200))
@@ -139,3 +148,9 @@ async def test_a_busy_port_is_one_clear_line() -> None:
     assert bff.returncode == 1
     assert len(errors.decode().splitlines()) == 1
     assert listen in errors.decode()
+
+
+if __name__ == "__main__":
+    # Half a second may be over before a test on a slow machine has asked again.
+    server.NOT_SERVING_SECONDS = 4  # type: ignore[attr-defined]  # the runtime's
+    raise SystemExit(run(main(Env(os.environ))))
