@@ -29,7 +29,7 @@ from colloquy.history.v1.history_pb2_grpc import add_HistoryServiceServicer_to_s
 from colloquy.llm.v1 import llm_pb2, llm_pb2_grpc
 from colloquy.session.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from libs.prompts import rendering
-from libs.runtime import client, db
+from libs.runtime import client, db, pool
 from libs.runtime import server as runtime_server
 from libs.runtime.client import call
 from libs.runtime.errors import NotFound, Unavailable, Unimplemented
@@ -42,7 +42,7 @@ from services.assessment.judge import Judge
 from services.assessment.servicer import AssessmentServicer
 from services.assessment.store import Store as AssessmentStore
 from services.assessment.usecases import Interviews
-from services.gateway import domain, recovery
+from services.gateway import domain, erasing, recovery
 from services.gateway.claim import Message
 from services.gateway.clearable import Clearable
 from services.gateway.composition import Composition
@@ -298,14 +298,22 @@ async def running(name: str, register: Any, *closing: Any) -> AsyncIterator[str]
         await close()
 
 
+def wait_for_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no call be given up for being slow, whatever its cap."""
+    timeout_seconds = client._timeout_seconds
+    monkeypatch.setattr(client, "_timeout_seconds", lambda cap_ms: max(timeout_seconds(cap_ms), PATIENCE_MS / 1000))
+
+
 @pytest.fixture
 async def world(fresh_database: FreshDatabase, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """Everything up, over a database of its own; gone after the test."""
+    wait_for_calls(monkeypatch)
     monkeypatch.setattr(runtime_server, "NOT_SERVING_SECONDS", 0)
     monkeypatch.setattr(recovery, "REPAIR_MS", PATIENCE_MS)
+    monkeypatch.setattr(erasing, "FOLLOW_CAP_MS", PATIENCE_MS)
     monkeypatch.setattr(domain, "PLAN_SHARE_MS", PATIENCE_MS)
-    timeout_seconds = client._timeout_seconds
-    monkeypatch.setattr(client, "_timeout_seconds", lambda cap_ms: max(timeout_seconds(cap_ms), PATIENCE_MS / 1000))
+    monkeypatch.setattr(pool, "WAIT_SECONDS", PATIENCE_MS / 1000)
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", PATIENCE_MS // 1000)
     database, models = fresh_database(), Models()
     async with AsyncExitStack() as stack:
 
