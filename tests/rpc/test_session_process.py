@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from libs.runtime import client
 from tests.databases import Database
-from tests.rpc.processes import line_of, process
+from tests.rpc.processes import PATIENCE_SECONDS, line_of, process
 
 ANYWHERE = {"COLLOQUY_SESSION_LISTEN": "127.0.0.1:0", "COLLOQUY_SESSION_METRICS_LISTEN": "127.0.0.1:0"}
 
@@ -19,7 +19,8 @@ async def test_it_serves_once_its_schema_is_there_and_leaves_when_told_to(databa
         serving = await line_of(service, "serving")
         channel = client.open_channel(f"127.0.0.1:{serving['port']}")
         stub: Any = health_pb2_grpc.HealthStub(channel)
-        health = await stub.Check(health_pb2.HealthCheckRequest())
+        # On this channel it is asked only once it is SERVING: where its database was late, a second after it has begun.
+        health = await stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=PATIENCE_SECONDS)
         async with (
             aiohttp.ClientSession() as http,
             http.get(f"http://127.0.0.1:{serving['metrics_port']}/readyz") as ready,
