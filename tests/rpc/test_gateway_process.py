@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from asyncio.subprocess import Process
+from typing import Any
 
 import aiohttp
 
@@ -17,18 +19,26 @@ ALONE = {
 }
 
 
+async def held_up(gateway: Process) -> dict[str, Any]:
+    """What it says of the next round that found nobody. One in which the machine stood still may say only that it took
+    too long."""
+    while (line := await line_of(gateway, "sweep_held_up"))["reason"] == "DEADLINE_EXCEEDED":
+        pass
+    return line
+
+
 async def test_it_goes_on_sweeping_without_anybody_to_ask_and_leaves_when_told_to() -> None:
     async with process("services.gateway", ALONE) as gateway, aiohttp.ClientSession() as http:
         serving = await line_of(gateway, "serving")
-        held_up = [await line_of(gateway, "sweep_held_up") for _ in range(3)]
+        rounds = [await held_up(gateway) for _ in range(3)]
         async with http.get(f"http://127.0.0.1:{serving['metrics_port']}/metrics") as response:
             metrics = (await response.text()).splitlines()
 
         gateway.send_signal(signal.SIGTERM)
         code = await asyncio.wait_for(gateway.wait(), 10)
 
-    assert {line["reason"] for line in held_up} == {"UNAVAILABLE"}
-    assert "unsettled" in {line["duty"] for line in held_up}
+    assert {line["reason"] for line in rounds} == {"UNAVAILABLE"}
+    assert "unsettled" in {line["duty"] for line in rounds}
     assert "colloquy_sweep_last_success_timestamp_seconds 0.0" in metrics
     assert code == 0
 
