@@ -22,6 +22,7 @@ from services.gateway.settling import Settling
 from services.gateway.sweep import Duty
 from services.gateway.unscored import Unscored
 from services.gateway.unsettled import Unsettled
+from tests.rpc.gateway_world import wait_for_calls
 from tests.rpc.test_gateway_attendance import refuse
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -85,8 +86,9 @@ def lists() -> Lists:
 
 
 @pytest_asyncio.fixture(params=DUTIES)
-async def duty(request: pytest.FixtureRequest, lists: Lists) -> AsyncIterator[Duty]:
+async def duty(request: pytest.FixtureRequest, lists: Lists, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Duty]:
     """Each of the duties that go through a list."""
+    wait_for_calls(monkeypatch)
     server = grpc.aio.server()
     history_pb2_grpc.add_HistoryServiceServicer_to_server(History(lists), server)  # type: ignore[abstract]
     assessment_pb2_grpc.add_AssessmentServiceServicer_to_server(Assessment(lists), server)  # type: ignore[abstract]
