@@ -10,7 +10,7 @@ from colloquy.assessment.v1 import assessment_pb2
 from colloquy.assessment.v1.assessment_pb2_grpc import AssessmentServiceStub
 from libs.runtime import client
 from tests.databases import Database
-from tests.rpc.processes import line_of, process
+from tests.rpc.processes import PATIENCE_SECONDS, line_of, process
 
 ANYWHERE = {"COLLOQUY_ASSESSMENT_LISTEN": "127.0.0.1:0", "COLLOQUY_ASSESSMENT_METRICS_LISTEN": "127.0.0.1:0"}
 
@@ -22,7 +22,7 @@ async def test_it_serves_without_a_judge_and_leaves_when_told_to(database: Datab
         channel = client.open_channel(f"127.0.0.1:{serving['port']}")
         health_stub: Any = health_pb2_grpc.HealthStub(channel)
         stub: Any = AssessmentServiceStub(channel)
-        health = await health_stub.Check(health_pb2.HealthCheckRequest())
+        health = await health_stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=PATIENCE_SECONDS)
         resolved = await client.call(stub.ResolvePlan, assessment_pb2.ResolvePlanRequest(), 5000)
         await channel.close()
 
