@@ -16,7 +16,7 @@ from libs.runtime.failpoints import EXIT_CODE
 from tests.chaos import ledger, processes, stack, suite
 from tests.chaos.crash_table import ROWS
 from tests.chaos.faults import Fault, Kind
-from tests.chaos.load import Load
+from tests.chaos.load import Flight, Load
 from tests.chaos.manners import FAITHFUL
 from tests.chaos.polling import until_told
 from tests.chaos.provocation import provocations
@@ -50,10 +50,12 @@ async def arm(crowd: Crowd, process: str, order: str) -> None:
         await processes.arm(crowd.ground.http, crowd.ground.stack, process, order)
 
 
-async def ended_at(crowd: Crowd, process: str, point: str) -> int:
-    """Let the process end at the point; how many turns were under way when it had."""
+async def ended_at(crowd: Crowd, process: str, point: str, armed: asyncio.Event | None = None) -> int:
+    """Let the process end at the point, and say when it is `armed`; how many turns were under way when it had."""
     running = await processes.running(crowd.ground.stack.processes[process])
     await arm(crowd, process, f"{point}=exit")
+    if armed:
+        armed.set()
     code = await asyncio.wait_for(running.wait(), PATIENCE_SECONDS)
     under_way = len(crowd.load.flights)
     assert code == EXIT_CODE
@@ -188,9 +190,14 @@ async def test_an_end_or_an_erase_during_a_turn_holds_although_the_ledger_dies_o
 ) -> None:
     async with talking(product, request.node.name) as crowd:
         operator = crowd.ground.operator()
-        do = operator.end if point.startswith("history.seal") else operator.erase
+        do, armed = operator.end if point.startswith("history.seal") else operator.erase, asyncio.Event()
         under_way = list(crowd.load.flights.values())
-        _, *acknowledged = await asyncio.gather(ended_at(crowd, "history", point), *map(do, under_way))
+
+        async def done(flight: Flight) -> bool:
+            await armed.wait()  # all of them could come by before
+            return await do(flight)
+
+        _, *acknowledged = await asyncio.gather(ended_at(crowd, "history", point, armed), *map(done, under_way))
         await crowd.finish()
 
         aftermath = await crowd.aftermath()
