@@ -94,9 +94,10 @@ class Crowd:
     async def aftermath(self) -> Aftermath:
         """Wait for quiet, then hold everything against everything."""
         assert await self.ground.quiet() is not None
+        # Before the ledger is read: the model may be asked for late scores yet.
+        asked = [made for made in await self.ground.model.calls(self._first_call) if self._is_ours(made.key)]
         entries, held = self.ground.entries()[self._first_entry :], await self.ledger()
         stories = judgement.stories(entries).values()
-        asked = [made for made in await self.ground.model.calls(self._first_call) if self._is_ours(made.key)]
         compared = repeats.compared(asked, held.attempts)
         report = await verify(self.ground.stack.host.dsns, map(UUID, self.sessions), quiet=True)
         told = await self._asking.all(stories)
