@@ -29,7 +29,7 @@ async def postmaster(host: Host) -> psutil.Process:
 async def backends(host: Host) -> list[psutil.Process]:
     """PostgreSQL's processes that serve our connections, once there are some."""
     first = await postmaster(host)
-    return await until(lambda: [it for it in first.children() if any("colloquy_" in word for word in it.cmdline())])
+    return await until(lambda: [it for it in first.children() if _serves_us(it)])
 
 
 async def ended(process: psutil.Process) -> None:
@@ -69,6 +69,12 @@ async def _armed(http: aiohttp.ClientSession, url: str, orders: str) -> bool:
             return response.ok
     except (aiohttp.ClientError, TimeoutError):
         return False
+
+
+def _serves_us(backend: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):  # autovacuum's come and go
+        return any("colloquy_" in word for word in backend.cmdline())
+    return False
 
 
 async def _is_stopped(pid: int) -> bool:
