@@ -11,9 +11,9 @@ from tests.e2e.product import Caller, Product
 
 @pytest_asyncio.fixture(scope="session")
 async def product(database_server: Server, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Product]:
-    """On a database of its own: a product that runs sweeps whatever it finds in its tables."""
+    """On a database of its own: it sweeps whatever it finds in its tables. Its failpoints can be armed."""
     own = database_server.create()
-    async with Product(own, tmp_path_factory.mktemp("product")) as running:
+    async with Product(own, tmp_path_factory.mktemp("product"), {"COLLOQUY_FAILPOINTS": ""}) as running:
         await running.set_simulator(latency={"median_ms": 30, "sigma": 0.2})
         yield running
     database_server.drop(own.name)

@@ -18,6 +18,8 @@ from services.cli.supervisor import Process, Supervisor
 from tests.databases import Database
 from tests.ports import free_ports
 
+HELD = "gateway.history.commit_turn.before=sleep=60000"
+"""To arm a gateway that is to be killed in mid-turn: what it would commit waits until then, however long that takes."""
 RECONNECT_SECONDS = 0.5  # libs.runtime.client tries again every 0.2 s, and then asks for the health
 
 
@@ -87,6 +89,11 @@ class Product:
         self.kill(name)
         async with self.stopped(process):
             yield
+
+    async def is_reachable(self) -> bool:
+        """Whether the bff has a gateway to call."""
+        async with self.http.get(self.process("bff").ready_url) as response:
+            return response.status == 200
 
     async def arm(self, name: str, failpoints: str) -> None:
         """Have faults happen in a process, whose product was given COLLOQUY_FAILPOINTS."""
