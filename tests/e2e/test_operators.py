@@ -79,7 +79,7 @@ async def test_a_turn_that_is_not_there_is_one_line(product: Product) -> None:
 
 async def test_a_reset_lets_a_session_go_on_and_is_on_record(product: Product, ada: Caller) -> None:
     conversation_id = (await chat(ada)).json["session_id"]
-    await product.set_simulator(latency={"median_ms": 6000, "sigma": 0.01})
+    await product.set_simulator(faults={"hang": 1})  # longer than a command takes to start
     slow = await chat(ada, conversation_id)
     refused = await chat(ada, conversation_id)
     await product.set_simulator(latency={"median_ms": 30, "sigma": 0.2})
