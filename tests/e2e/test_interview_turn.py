@@ -153,7 +153,7 @@ async def test_creating_twice_with_one_id_is_one_interview(ada: Caller) -> None:
 
 async def test_of_two_messages_at_once_one_commits_and_one_is_told_to_wait(ada: Caller, product: Product) -> None:
     interview = await ada.start()
-    await product.set_simulator(latency={"median_ms": 300, "sigma": 0})
+    await product.set_simulator(latency={"median_ms": 1000, "sigma": 0})  # in which the other must have come
 
     try:
         replies = await asyncio.gather(*(ada.say(interview["interview_id"], f"{ANSWER} {n}") for n in range(2)))
