@@ -25,7 +25,7 @@ Connection = psycopg.AsyncConnection[DictRow]
 
 
 def chat(**changes: object) -> NewStream:
-    """A stream of alice's without an opening; a lease of five seconds and no pace, unless told otherwise."""
+    """A stream of alice's without an opening; a lease of a minute and no pace, unless told otherwise."""
     fields: dict[str, object] = {
         "session_id": SessionId(uuid4()),
         "viewer": ALICE,
@@ -37,7 +37,7 @@ def chat(**changes: object) -> NewStream:
         "personal_facts": b"name",
         "max_turns": 100,
         "min_interval_ms": 0,
-        "lease_ms": 5000,
+        "lease_ms": 60_000,
         "claim_id": ClaimId(uuid4()),
         "with_opening": False,
     }
@@ -120,6 +120,14 @@ class World:
             await connection.execute(
                 "SELECT pg_sleep(greatest(0, extract(epoch FROM lease_until - clock_timestamp())))"
                 " FROM history.streams WHERE session_id = %s",
+                [session_id],
+            )
+
+    async def lapse(self, session_id: SessionId) -> None:
+        """End the lease that is held there, as if its turn had run for longer."""
+        async with self.connected() as connection:
+            await connection.execute(
+                "UPDATE history.streams SET lease_until = lease_until - interval '1 hour' WHERE session_id = %s",
                 [session_id],
             )
 

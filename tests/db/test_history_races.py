@@ -92,11 +92,7 @@ async def test_an_expired_turn_is_taken_over_once(world: World) -> None:
     session_id = await world.opened()
     new = message(session_id)
     await world.history.begin_turn(new)
-    async with world.connected() as connection:  # as if it had run for longer than its lease
-        await connection.execute(
-            "UPDATE history.streams SET lease_until = lease_until - interval '1 hour' WHERE session_id = %s",
-            [session_id],
-        )
+    await world.lapse(session_id)
 
     answers = await asyncio.gather(*(world.history.begin_turn(from_another_gateway(new)) for _ in range(20)))
 

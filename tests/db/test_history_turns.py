@@ -67,7 +67,7 @@ async def test_an_owner_is_told_all_that_an_answer_needs(world: World) -> None:
     assert held.last_turn is not None
     assert (held.last_turn.item_asked, held.last_turn.record, held.last_turn.seq) == ("item-2", b"plan", 2)
     assert held.last_turn.item_answered == "item-1"
-    assert (held.lease_ms, held.takeover) == (5000, False)
+    assert (held.lease_ms, held.takeover) == (60_000, False)
     await world.check(new.session_id)
 
 
@@ -115,22 +115,22 @@ async def test_the_same_message_from_another_gateway_waits_then_is_replayed(worl
 
     assert isinstance(waiting, InProgress)
     assert waiting.turn.turn_id == held.turn_id
-    assert 0 < waiting.lease_left_ms <= 5000
+    assert 0 < waiting.lease_left_ms <= 60_000
     assert replayed == Replay(committed(done.turn))
 
 
 async def test_another_message_is_told_whose_turn_it_is_and_its_row_once_it_has_expired(world: World) -> None:
-    session_id = await world.opened(lease_ms=60)
+    session_id = await world.opened()
     held = owner(await world.history.begin_turn(message(session_id, "first")))
 
     live = await world.history.begin_turn(message(session_id, "second"))
-    await world.lease_over(session_id)
+    await world.lapse(session_id)
     ripe = await world.history.begin_turn(message(session_id, "second"))
 
     assert isinstance(live, OtherTurn)
     assert isinstance(ripe, OtherTurn)
     assert (live.turn.turn_id, live.turn.fence) == (held.turn_id, held.head.fence)
-    assert 0 < live.lease_left_ms <= 60
+    assert 0 < live.lease_left_ms <= 60_000
     assert ripe.lease_left_ms == 0
     assert (ripe.turn.user_text, ripe.turn.state) == ("first", TurnState.RUNNING)
 
@@ -180,10 +180,10 @@ async def test_a_takeover_keeps_turn_base_and_message_and_fences_the_first_owner
 
 
 async def test_a_lost_reply_to_a_takeover_still_says_that_it_was_one(world: World) -> None:
-    session_id = await world.opened(lease_ms=60)
+    session_id = await world.opened()
     new = message(session_id)
     await world.history.begin_turn(new)
-    await world.lease_over(session_id)
+    await world.lapse(session_id)
     again = replace(new, claim_id=other_claim())
 
     first = owner(await world.history.begin_turn(again))
