@@ -196,7 +196,8 @@ class Holder:
 @asynccontextmanager
 async def ledger(dsn: str) -> AsyncIterator[World]:
     """A ledger on the database that `dsn` names, with enough connections for races."""
-    database = Database(dsn, "history", pool_size=16)
+    # A statement that a test holds up may wait for as long as the test takes.
+    database = Database(dsn, "history", pool_size=16, statement_timeout_ms=60_000)
     try:
         store = Store(database)
         yield World(History(store, count), Operations(store), database, dsn)
