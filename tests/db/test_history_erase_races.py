@@ -223,7 +223,9 @@ async def test_an_acknowledgement_that_waited_for_an_erase_leaves_it_to_be_settl
 async def test_two_erases_at_once_are_one(world: World) -> None:
     write = await erase(world)
 
-    heads = await asyncio.gather(*(world.history.erase_stream(write.session_id, OPERATOR) for _ in range(20)))
+    heads = await asyncio.gather(
+        *(insist(lambda: world.history.erase_stream(write.session_id, OPERATOR)) for _ in range(20))
+    )
 
     [stream] = await world.rows("streams", write.session_id)
     assert all(head == heads[0] for head in heads)

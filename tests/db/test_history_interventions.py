@@ -18,7 +18,7 @@ from services.history.usecases import CommitOutcome
 from tests.conftest import FreshDatabase
 from tests.databases import Database
 from tests.db.history_world import ABANDON, ALICE, World, interview, ledger, message, owner, reply
-from tests.db.history_writes import committing, erasing, from_another_gateway, head_of
+from tests.db.history_writes import committing, erasing, from_another_gateway, head_of, insist
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ async def test_the_same_repair_sent_many_times_at_once_is_made_once(world: World
     await world.history.begin_turn(message(session_id))
     asked = repair(session_id)
 
-    answers = await asyncio.gather(*(world.operations.intervene(asked) for _ in range(20)))
+    answers = await asyncio.gather(*(insist(lambda: world.operations.intervene(asked)) for _ in range(20)))
 
     assert len({made.at for _, made in answers}) == 1
     assert [head.fence for head, _ in answers] == [2] * 20

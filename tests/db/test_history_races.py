@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -82,7 +83,7 @@ async def test_the_same_claim_sent_many_times_at_once_is_one_claim(world: World)
     session_id = await world.opened()
     new = message(session_id)
 
-    answers = await asyncio.gather(*(world.history.begin_turn(new) for _ in range(20)))
+    answers = await asyncio.gather(*(insist(lambda: world.history.begin_turn(new)) for _ in range(20)))
 
     assert {(owner(answer).turn_id, owner(answer).head.fence) for answer in answers} == {(owner(answers[0]).turn_id, 1)}
     await world.check(session_id)
@@ -94,7 +95,8 @@ async def test_an_expired_turn_is_taken_over_once(world: World) -> None:
     await world.history.begin_turn(new)
     await world.lapse(session_id)
 
-    answers = await asyncio.gather(*(world.history.begin_turn(from_another_gateway(new)) for _ in range(20)))
+    asked = [partial(world.history.begin_turn, from_another_gateway(new)) for _ in range(20)]
+    answers = await asyncio.gather(*map(insist, asked))
 
     assert Counter(type(answer) for answer in answers) == {Owner: 1, InProgress: 19}
     [held] = [answer for answer in answers if isinstance(answer, Owner)]
@@ -106,7 +108,8 @@ async def test_a_commit_sent_many_times_at_once_commits_once(world: World) -> No
     session_id = await world.opened()
     held = owner(await world.history.begin_turn(message(session_id)))
 
-    results = await asyncio.gather(*(world.commit(held, reply(f"version {number}")) for number in range(20)))
+    asked = [partial(world.commit, held, reply(f"version {number}")) for number in range(20)]
+    results = await asyncio.gather(*map(insist, asked))
 
     assert Counter(result.outcome for result in results) == {CommitOutcome.COMMITTED: 1, CommitOutcome.DUPLICATE: 19}
     assert len({result.turn for result in results}) == 1
