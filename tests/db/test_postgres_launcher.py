@@ -34,6 +34,13 @@ postgres.start()
 print(postgres.pid, postgres.dsn(), flush=True)
 sys.stdin.read()
 """
+# It goes no further than to a cluster that has no name yet, however late it is killed.
+LAUNCH_IN_VAIN = f"""
+import os, time
+replace = os.replace
+os.replace = lambda old, new: time.sleep(60) if new.name == "cluster" else replace(old, new)
+{LAUNCH}
+"""
 
 as_root = pytest.mark.skipif(not ROOT, reason="only root can lay down root")
 
@@ -90,7 +97,12 @@ def await_that(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 
 def launch_in_a_process(
-    data_dir: Path, *, user: str | None = None, python: str = sys.executable, site: Path | None = None
+    data_dir: Path,
+    *,
+    script: str = LAUNCH,
+    user: str | None = None,
+    python: str = sys.executable,
+    site: Path | None = None,
 ) -> subprocess.Popen[str]:
     """A launcher in a process of its own, which ends when its standard input does, without a word to its server.
 
@@ -98,7 +110,7 @@ def launch_in_a_process(
     """
     paths = [*([site] if site else []), Path(libs.__file__).parents[1], Path(psycopg.__file__).parents[1]]
     return subprocess.Popen(
-        [python, "-c", LAUNCH, str(data_dir)],
+        [python, "-c", script, str(data_dir)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -321,7 +333,7 @@ def test_a_launcher_that_forgets_to_stop_it_takes_it_along(data_dir: Path) -> No
 
 
 def test_a_launcher_killed_while_it_makes_the_cluster_leaves_nothing_half_made(data_dir: Path) -> None:
-    launcher = launch_in_a_process(data_dir)
+    launcher = launch_in_a_process(data_dir, script=LAUNCH_IN_VAIN)
     await_that((data_dir / "cluster.partial" / "base").exists)
     launcher.kill()
     launcher.communicate()
