@@ -43,7 +43,7 @@ def opened(session_id: SessionId) -> NewSession:
         candidate_name=NAME,
         metadata={"job": PAIR},
         max_turns=20,
-        created_at=datetime(2026, 5, 6, tzinfo=UTC),
+        created_at=datetime(2999, 5, 6, tzinfo=UTC),  # first in every list, whoever else's sessions are there
     )
 
 
