@@ -1,6 +1,7 @@
 """What a sweep is told: which streams are not settled, how each of them stood at one moment, and page by page."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from uuid import UUID, uuid4
@@ -10,7 +11,7 @@ import pytest
 from services.history import usecases
 from services.history.admission import lease_left_ms
 from services.history.commands import UnsettledRange
-from services.history.domain import ClaimId, SessionId, TurnState
+from services.history.domain import ClaimId, Fence, SessionId, TurnState
 from services.history.store import Sight
 from tests.conftest import FreshDatabase
 from tests.db.history_world import ABANDON, ALICE, World, ledger, message, owner
@@ -177,22 +178,24 @@ async def test_a_page_of_large_streams_is_shorter_and_says_that_there_is_more(
 async def test_head_turn_and_lease_are_of_one_moment_while_claims_change_hands(world: World) -> None:
     session_id = await world.opened(lease_ms=1)
     new = message(session_id)
-    fences = set()
+    fences: set[Fence] = set()
 
     async def churn() -> None:
-        for _ in range(60):
+        for fence in itertools.count(1):
             await world.history.begin_turn(replace(new, claim_id=ClaimId(uuid4())))
             await world.lease_over(session_id)
+            if fence >= 60 and len(fences) > 1:  # however slow the looks are
+                return
 
-    churning = asyncio.create_task(churn())
-    while not churning.done():
-        for sight in (await unsettled(world)).values():
-            if sight.pending is not None:
-                assert sight.pending.turn_id == sight.head.active_turn
-                assert sight.pending.fence == sight.head.fence
-                assert (sight.head.rev, sight.head.claim_id is None) == (sight.head.fence + 1, False)
-                fences.add(sight.head.fence)
-    await churning
+    async with asyncio.TaskGroup() as group:
+        churning = group.create_task(churn())
+        while not churning.done():
+            for sight in (await unsettled(world)).values():
+                if sight.pending is not None:
+                    assert sight.pending.turn_id == sight.head.active_turn
+                    assert sight.pending.fence == sight.head.fence
+                    assert (sight.head.rev, sight.head.claim_id is None) == (sight.head.fence + 1, False)
+                    fences.add(sight.head.fence)
 
     assert len(fences) > 1, "the claim has changed hands while it was looked at"
     await world.check(session_id)
