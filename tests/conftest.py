@@ -10,7 +10,8 @@ database, count its rows or own it takes `fresh_database`, a factory (about 50 m
     async def test_...(fresh_database: FreshDatabase) -> None:
         own = fresh_database()
 
-with `from tests.databases import Database` and `from tests.conftest import FreshDatabase` for the annotations. The
+with `from libs.runtime import pool
+from tests.databases import Database` and `from tests.conftest import FreshDatabase` for the annotations. The
 server is COLLOQUY_TEST_DATABASE_URL if that is set (its login must be able to create databases), else what
 `--postgres` names. Without a server these tests fail; none is skipped.
 """
@@ -24,6 +25,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
+from libs.runtime import pool
 from tests.databases import Database, Server, container_server, embedded_server, external_server
 
 FreshDatabase = Callable[[], Database]
@@ -55,8 +57,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
 
 
 def pytest_configure() -> None:
-    """Have Ctrl-C again, for us and for the processes that tests start: a script's background job ignores it."""
+    """Have Ctrl-C again, for us and for the processes that tests start: a script's background job ignores it.
+
+    And have services that run among the tests wait for a connection as long as it takes: a machine that stands still
+    for two seconds is no outage of its database."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    pool.CONNECT_SECONDS = 60
 
 
 @pytest.fixture(scope="session")
