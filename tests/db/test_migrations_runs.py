@@ -50,7 +50,7 @@ def migrators_waiting(dsn: str, number: int) -> Iterator[list[subprocess.Popen[s
             subprocess.Popen([sys.executable, "-c", MIGRATE, dsn, "history"], stderr=subprocess.PIPE, text=True)
             for _ in range(number)
         ]
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         with psycopg.connect(dsn, autocommit=True) as watcher:
             while watcher.execute(waiting).fetchone() != (number,):
