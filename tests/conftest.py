@@ -10,8 +10,7 @@ database, count its rows or own it takes `fresh_database`, a factory (about 50 m
     async def test_...(fresh_database: FreshDatabase) -> None:
         own = fresh_database()
 
-with `from libs.runtime import pool
-from tests.databases import Database` and `from tests.conftest import FreshDatabase` for the annotations. The
+with `from tests.databases import Database` and `from tests.conftest import FreshDatabase` for the annotations. The
 server is COLLOQUY_TEST_DATABASE_URL if that is set (its login must be able to create databases), else what
 `--postgres` names. Without a server these tests fail; none is skipped.
 """

@@ -430,6 +430,7 @@ async def test_a_server_that_falls_silent_right_after_the_login_is_given_up(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     received = Side.data_received
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", 2)  # as in production
 
     def swallow_what_is_asked(side: Side, data: bytes) -> None:
         if b"pg_catalog.version" not in data:

@@ -313,7 +313,6 @@ async def world(fresh_database: FreshDatabase, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(erasing, "FOLLOW_CAP_MS", PATIENCE_MS)
     monkeypatch.setattr(domain, "PLAN_SHARE_MS", PATIENCE_MS)
     monkeypatch.setattr(pool, "WAIT_SECONDS", PATIENCE_MS / 1000)
-    monkeypatch.setattr(pool, "CONNECT_SECONDS", PATIENCE_MS // 1000)
     database, models = fresh_database(), Models()
     async with AsyncExitStack() as stack:
 
