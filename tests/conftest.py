@@ -59,9 +59,9 @@ def pytest_configure() -> None:
     """Have Ctrl-C again, for us and for the processes that tests start: a script's background job ignores it.
 
     And have services that run among the tests wait for a connection as long as it takes: a machine that stands still
-    for two seconds is no outage of its database."""
+    for a second or two is no outage of its database."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    pool.CONNECT_SECONDS = 60
+    pool.CONNECT_SECONDS, pool.WAIT_SECONDS = 60, 60.0
 
 
 @pytest.fixture(scope="session")

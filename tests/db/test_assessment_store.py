@@ -258,9 +258,8 @@ async def test_a_score_counts_only_once_its_turn_is_folded_or_offered(interviews
 
 
 async def test_of_a_hundred_scores_of_an_answer_one_is_set_and_all_are_told_it(
-    interviews: Interviews, store: Store, monkeypatch: pytest.MonkeyPatch
+    interviews: Interviews, store: Store
 ) -> None:
-    monkeypatch.setattr("libs.runtime.pool.WAIT_SECONDS", 60.0)  # a hundred on 24 connections
     session_id = await begun(interviews)
     turns = ledger(session_id, 2)
     await interviews.plan(run(session_id, turns))

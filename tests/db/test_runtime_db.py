@@ -78,12 +78,6 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     server.destroy()
 
 
-@pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for a connection gets one, however long those before take: a second is short on a busy machine."""
-    monkeypatch.setattr(pool, "WAIT_SECONDS", 60.0)
-
-
 @asynccontextmanager
 async def linked(dsn: str) -> AsyncIterator[tuple[Proxy, str]]:
     """A link to the server that can be made to fail, and the DSN that leads over it."""
@@ -216,7 +210,7 @@ async def test_a_statement_that_takes_too_long_is_unavailable(dsn: str) -> None:
 
 
 async def test_a_cancelled_statement_is_ended_at_the_server_and_its_connection_stays_sound(
-    db: Database, other: Database, queue: None
+    db: Database, other: Database
 ) -> None:
     sleeping = [asyncio.create_task(db.one(SLEEP, {"seconds": 60})) for _ in range(POOL_SIZE)]
     await until(lambda: sleeping_of(other), POOL_SIZE)
@@ -304,7 +298,7 @@ async def test_other_failures_are_not_run_again(db: Database) -> None:
     assert attempts == 1
 
 
-async def test_many_callers_share_a_few_connections_in_turn(dsn: str, queue: None) -> None:
+async def test_many_callers_share_a_few_connections_in_turn(dsn: str) -> None:
     db = Database(dsn, "small", pool_size=1)
     served: list[int] = []
 
@@ -318,7 +312,10 @@ async def test_many_callers_share_a_few_connections_in_turn(dsn: str, queue: Non
     await db.close()
 
 
-async def test_who_waits_a_second_for_a_connection_is_told_that_there_is_none(dsn: str) -> None:
+async def test_who_waits_a_second_for_a_connection_is_told_that_there_is_none(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "WAIT_SECONDS", 1.0)  # as in production
     db = Database(dsn, "full", pool_size=1)
 
     async with db.transaction():
@@ -330,7 +327,7 @@ async def test_who_waits_a_second_for_a_connection_is_told_that_there_is_none(ds
 
 
 async def test_connections_that_the_server_closed_are_replaced_before_anything_is_sent(
-    db: Database, other: Database, queue: None
+    db: Database, other: Database
 ) -> None:
     await asyncio.gather(*(db.one(SLEEP, {"seconds": 0.05}) for _ in range(POOL_SIZE)))
     assert (await only(other, HANG_UP, {"name": "colloquy-notes"})).ended == POOL_SIZE
@@ -352,7 +349,7 @@ async def test_a_connection_lost_under_a_statement_is_unavailable_and_the_statem
     assert await bodies(db) == {}
 
 
-async def test_a_server_that_says_nothing_more_is_given_up_and_new_connections_serve(dsn: str, queue: None) -> None:
+async def test_a_server_that_says_nothing_more_is_given_up_and_new_connections_serve(dsn: str) -> None:
     async with linked(dsn) as (link, through):
         db = Database(through, "silent", pool_size=POOL_SIZE, statement_timeout_ms=1000)
         await asyncio.gather(*(db.one(SLEEP, {"seconds": 0.05}) for _ in range(POOL_SIZE)))
@@ -383,7 +380,7 @@ async def test_a_transaction_whose_server_says_nothing_more_is_given_up(dsn: str
 
 
 async def test_the_pool_recovers_by_itself_when_postgresql_was_killed_and_started_again(
-    postgres: EmbeddedPostgres, queue: None
+    postgres: EmbeddedPostgres,
 ) -> None:
     db = Database(postgres.dsn(), "killed", pool_size=POOL_SIZE)
     await asyncio.gather(*(db.one(SLEEP, {"seconds": 0.05}) for _ in range(POOL_SIZE)))

@@ -29,7 +29,7 @@ from colloquy.history.v1.history_pb2_grpc import add_HistoryServiceServicer_to_s
 from colloquy.llm.v1 import llm_pb2, llm_pb2_grpc
 from colloquy.session.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from libs.prompts import rendering
-from libs.runtime import client, db, pool
+from libs.runtime import client, db
 from libs.runtime import server as runtime_server
 from libs.runtime.client import call
 from libs.runtime.errors import NotFound, Unavailable, Unimplemented
@@ -312,7 +312,6 @@ async def world(fresh_database: FreshDatabase, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(recovery, "REPAIR_MS", PATIENCE_MS)
     monkeypatch.setattr(erasing, "FOLLOW_CAP_MS", PATIENCE_MS)
     monkeypatch.setattr(domain, "PLAN_SHARE_MS", PATIENCE_MS)
-    monkeypatch.setattr(pool, "WAIT_SECONDS", PATIENCE_MS / 1000)
     database, models = fresh_database(), Models()
     async with AsyncExitStack() as stack:
 
