@@ -133,6 +133,7 @@ class Side(asyncio.Protocol):
         self._connection = connection
         self._transport: asyncio.Transport | None = None
         self._travelling: deque[tuple[float, _Arrival]] = deque()
+        self._is_off = False
         self._ended = False
 
     # -- what the socket tells
@@ -141,6 +142,8 @@ class Side(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         if self is self._connection.near:
             self._connection.opened()
+        else:
+            self.set_off()  # to who opened it
 
     def data_received(self, data: bytes) -> None:
         self._send(lambda: self.other.write(data))
@@ -200,21 +203,22 @@ class Side(asyncio.Protocol):
 
     def set_off(self) -> None:
         """The other side is there: what has waited for it travels."""
+        self._is_off = True
         if self._travelling:
             self._await_first()
 
     def _send(self, arrive: _Arrival) -> None:
         """Let something arrive at the other side, now or late, and never before what was sent earlier."""
-        proxy, there = self._connection.proxy, self.other._transport is not None
+        proxy = self._connection.proxy
         if self._connection.swallows:
             proxy.counted["swallowed"] += 1
             return
-        if there and not self._travelling and not proxy.delay_seconds:
+        if self._is_off and not self._travelling and not proxy.delay_seconds:
             arrive()
             return
         proxy.counted["delayed"] += proxy.delay_seconds > 0
         self._travelling.append((asyncio.get_running_loop().time() + proxy.delay_seconds, arrive))
-        if there and len(self._travelling) == 1:
+        if self._is_off and len(self._travelling) == 1:
             self._await_first()
 
     def _await_first(self) -> None:

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import uvloop
 
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import Proxy, Side
 from tests.ports import free_ports
 
 PATIENCE_SECONDS = 10.0
@@ -105,6 +106,28 @@ async def test_a_delaying_link_delivers_late_and_in_order(wire: Wire) -> None:
     assert arrived == b"".join(b"%02d" % number for number in range(20)) + b"end"
     assert loop.time() - began >= 0.05
     assert wire.proxy.counted["delayed"] > 0
+
+
+async def test_what_comes_while_a_delaying_link_is_opened_travels_once(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, loop, failures = Side.connection_made, asyncio.get_running_loop(), list[dict[str, Any]]()
+
+    def sent_to_as_it_is_made(side: Side, transport: asyncio.BaseTransport) -> None:
+        made(side, transport)
+        if side is side._connection.far:
+            side.other.data_received(b"early")
+
+    monkeypatch.setattr(Side, "connection_made", sent_to_as_it_is_made)
+    loop.set_exception_handler(lambda _, failure: failures.append(failure))
+    try:
+        with proxy.delaying(0.05):
+            async with connected(proxy) as wire:
+                assert await asyncio.wait_for(wire.reader.readexactly(5), PATIENCE_SECONDS) == b"early"
+    finally:
+        loop.set_exception_handler(None)
+
+    assert failures == []
 
 
 async def test_a_cut_link_resets_what_is_open_and_what_is_opened_and_works_again_afterwards(wire: Wire) -> None:
