@@ -400,22 +400,20 @@ async def test_the_pool_recovers_by_itself_when_postgresql_was_killed_and_starte
     await db.close()
 
 
+def when_asked(faulty: pytest.MonkeyPatch, asked: bytes, do: Callable[[Side], None]) -> None:
+    """Have something else done with what asks for it than pass it on."""
+    received = Side.data_received
+    faulty.setattr(Side, "data_received", lambda side, data: do(side) if asked in data else received(side, data))
+
+
 @pytest.mark.parametrize("asked", [b"pg_catalog.version", b"current_schema", b"pg_type"])
 async def test_a_first_connection_that_is_lost_while_sqlalchemy_asks_about_the_server_is_unavailable(
     dsn: str, monkeypatch: pytest.MonkeyPatch, asked: bytes
 ) -> None:
-    received = Side.data_received
-
-    def cut_when_asked(side: Side, data: bytes) -> None:
-        if asked in data:
-            side._connection.cut()
-        else:
-            received(side, data)
-
     async with linked(dsn) as (_, through):
         db = Database(through, "new", pool_size=1)
         with monkeypatch.context() as faulty:
-            faulty.setattr(Side, "data_received", cut_when_asked)
+            when_asked(faulty, asked, lambda side: side._connection.cut())
             with pytest.raises(Unavailable):
                 await db.one(ONE)
 
@@ -426,17 +424,12 @@ async def test_a_first_connection_that_is_lost_while_sqlalchemy_asks_about_the_s
 async def test_a_server_that_falls_silent_right_after_the_login_is_given_up(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    received = Side.data_received
     monkeypatch.setattr(pool, "CONNECT_SECONDS", 2)  # as in production
-
-    def swallow_what_is_asked(side: Side, data: bytes) -> None:
-        if b"pg_catalog.version" not in data:
-            received(side, data)
 
     async with linked(dsn) as (_, through):
         db = Database(through, "new", pool_size=1)
         with monkeypatch.context() as faulty:
-            faulty.setattr(Side, "data_received", swallow_what_is_asked)
+            when_asked(faulty, b"pg_catalog.version", lambda _: None)
             with pytest.raises(Unavailable):
                 await asyncio.wait_for(db.one(ONE), 60)
 
